@@ -1,0 +1,149 @@
+// The control channel between the two agents: TLS 1.3 with both certificates pinned. Router a listens on its mirror
+// address, router b connects and tries again for ever.
+import tls from "node:tls";
+import { EventEmitter } from "node:events";
+import type { RouterName } from "../config/schema.js";
+import { sentenceOf } from "../errors.js";
+import type { PairKeys } from "./keys.js";
+import { type ControlMessage, controlMessage, maxControlLine } from "./messages.js";
+
+const retryMs = 250;
+const silenceMs = 15_000;
+
+export interface ControlOptions {
+  router: RouterName;
+  localIp: string;
+  partnerIp: string;
+  port: number;
+  keys: PairKeys;
+}
+
+interface ControlEvents {
+  up: [];
+  down: [reason: string];
+  message: [message: ControlMessage];
+  /** Something on the port that is not our partner; counted, never fatal. */
+  refused: [reason: string];
+}
+
+export class ControlChannel extends EventEmitter<ControlEvents> {
+  private socket: tls.TLSSocket | null = null;
+  private server: tls.Server | null = null;
+  private retry: NodeJS.Timeout | null = null;
+  private stopped = false;
+
+  constructor(private readonly options: ControlOptions) {
+    super();
+  }
+
+  get connected(): boolean {
+    return this.socket !== null;
+  }
+
+  /** Resolves once the listener is bound (router a), or at once (router b). Rejects with the bind error. */
+  async start(): Promise<void> {
+    if (this.options.router === "b") {
+      this.connect();
+      return;
+    }
+    const server = tls.createServer({ ...this.security(), requestCert: true }, (socket) => this.adopt(socket));
+    server.maxConnections = 4;
+    server.on("tlsClientError", (error) => this.emit("refused", sentenceOf(error)));
+    this.server = server;
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(this.options.port, this.options.localIp, resolve);
+    });
+    server.on("error", (error) => this.emit("refused", sentenceOf(error)));
+  }
+
+  /** False when there is no partner to hear it. */
+  send(message: ControlMessage): boolean {
+    if (this.socket === null) return false;
+    this.socket.write(`${JSON.stringify(message)}\n`);
+    return true;
+  }
+
+  stop(): void {
+    this.stopped = true;
+    if (this.retry) clearTimeout(this.retry);
+    this.socket?.destroy();
+    this.server?.close();
+  }
+
+  private security() {
+    const { keys } = this.options;
+    return {
+      minVersion: "TLSv1.3" as const,
+      key: keys.privateKey,
+      cert: keys.certificate,
+      ca: keys.partnerCertificate,
+      rejectUnauthorized: true,
+    };
+  }
+
+  private connect(): void {
+    const { partnerIp, localIp, port } = this.options;
+    const socket = tls.connect({
+      ...this.security(),
+      host: partnerIp,
+      localAddress: localIp,
+      port,
+      servername: "tandem-a",
+    });
+    socket.setTimeout(silenceMs, () => socket.destroy(new Error("the connection attempt timed out")));
+    const failed = (error: Error) => this.emit("refused", sentenceOf(error));
+    socket.once("error", failed);
+    socket.once("close", () => {
+      if (!this.stopped) this.retry = setTimeout(() => this.connect(), retryMs);
+    });
+    socket.once("secureConnect", () => {
+      socket.off("error", failed);
+      socket.setTimeout(0);
+      this.adopt(socket);
+    });
+  }
+
+  private adopt(socket: tls.TLSSocket): void {
+    // A newer connection of the same certified partner replaces the old one: its end may have vanished silently.
+    this.socket?.destroy();
+    this.socket = socket;
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, 1000);
+    let reason = "the partner closed it";
+    let buffered = Buffer.alloc(0);
+    socket.on("data", (chunk) => {
+      buffered = buffered.length === 0 ? chunk : Buffer.concat([buffered, chunk]);
+      for (let end = buffered.indexOf(10); end >= 0; end = buffered.indexOf(10)) {
+        const line = buffered.subarray(0, end).toString("utf8");
+        buffered = buffered.subarray(end + 1);
+        if (!this.receive(line)) {
+          socket.destroy(new Error("the partner sent a message this version does not know"));
+          return;
+        }
+      }
+      if (buffered.length > maxControlLine) socket.destroy(new Error("the partner sent a line that is too long"));
+    });
+    socket.on("error", (error) => {
+      reason = sentenceOf(error);
+    });
+    socket.on("close", () => {
+      if (this.socket !== socket) return;
+      this.socket = null;
+      this.emit("down", reason);
+    });
+    this.emit("up");
+  }
+
+  private receive(line: string): boolean {
+    let value: unknown;
+    try {
+      value = JSON.parse(line);
+    } catch {
+      return false;
+    }
+    const parsed = controlMessage.safeParse(value);
+    if (parsed.success) this.emit("message", parsed.data);
+    return parsed.success;
+  }
+}

@@ -1,0 +1,344 @@
+// Who may speak: the role of this router as a pure function (state, event) → {state, effects}. No I/O, no clock.
+//
+//                    start
+//                      │
+//                 ┌────▼────┐  partner silent for startAlone, or both fenced and we are the better one
+//      ┌──────────┤ FENCED  ├──────────────────────────────┐
+//      │          └─────────┘                              │
+//      │ partner speaks (solo or active)                   │
+//      ▼                                                   ▼
+// ┌─────────┐  agreed, a lease waited, partner solo   ┌─────────┐  partner is our standby   ┌─────────┐
+// │ JOINING │◄───────── a better partner speaks ──────┤  SOLO   ├──────────────────────────►│ ACTIVE  │
+// └──┬───▲──┘                                         └──▲───▲──┘                           └──┬───┬──┘
+//    │   │ partner speaks alone or of a newer epoch      │   │  the standby surrendered, or    │   │
+//    ▼   │ (what we recorded is stale)                   │   │  is silent on both paths (solo) │   │
+// ┌──────┴──┐        the last grant ran out              │   └─────────────────────────────────┘   │
+// │ STANDBY ├──────── takeover, epoch + 1 ───────────────┘      a newer epoch is heard ──► JOINING ─┘
+// └─────────┘
+//
+// Invariant 3 (one voice) rests on: an epoch is stored before it is used; ACTIVE speaks only while the standby's last
+// grant runs; STANDBY takes over only after its last grant has run out at the active; and reflection refuses an old
+// epoch. See docs/architecture.md, "Modes of the data plane".
+
+import type { RouterName } from "../config/schema.js";
+
+export type Role = "fenced" | "joining" | "standby" | "active" | "solo";
+export type Mode = "fenced" | "reflect" | "solo";
+
+/** What the pulse last said of the other router. */
+export interface Partner {
+  role: Role;
+  epoch: number;
+  incarnation: bigint;
+}
+
+/** What must survive a restart; stored before it counts. */
+export interface Stored {
+  /** The highest epoch this router has used or agreed to. */
+  epoch: number;
+  /** The partner was entitled to take over when this was stored. */
+  partnerEntitled: boolean;
+}
+
+export interface RoleSettings {
+  router: RouterName;
+  preferred: RouterName;
+  onSilence: "solo" | "mute";
+}
+
+export interface RoleState {
+  role: Role;
+  /** One plain sentence. */
+  reason: string;
+  epoch: number;
+  /** null: not heard, or silent by now. */
+  partner: Partner | null;
+  /** The control channel is up and both configurations agree. */
+  agreed: boolean;
+  /** Joining: one whole lease has passed since we began, so no grant of an earlier life still runs. */
+  waited: boolean;
+  /** Active: the incarnation of the standby that was entitled. */
+  standbyIncarnation: bigint | null;
+  partnerEntitled: boolean;
+  /** Active: the grants ran out; the data plane has fenced itself. */
+  voiceLost: boolean;
+  /** Standby: the ordered takeover is under way. */
+  takingOver: boolean;
+}
+
+export type RoleEvent =
+  | { type: "start"; stored: Stored }
+  | { type: "partnerHeard"; partner: Partner }
+  | { type: "partnerSilent" }
+  | { type: "agreed"; agreed: boolean }
+  | { type: "grantExpired" }
+  | { type: "voiceLost" }
+  | { type: "voiceBack" }
+  | { type: "timer"; name: TimerName }
+  | { type: "takenOver" };
+
+export type TimerName = "startAlone" | "joinWait" | "confirmSilence";
+
+/** In the order they must be carried out; each is done before the next begins. */
+export type RoleEffect =
+  | { type: "store"; stored: Stored }
+  | { type: "gate"; mode: Mode; epoch: number }
+  | { type: "voice"; until: "forever" | "lease" | "none" }
+  | { type: "hold"; on: boolean }
+  | { type: "grant"; on: boolean }
+  | { type: "record"; on: boolean }
+  | { type: "say"; role: Role; epoch: number }
+  | { type: "timer"; name: TimerName }
+  | { type: "announce" }
+  | { type: "takeover"; epoch: number }
+  | { type: "journal"; sentence: string };
+
+export interface Step {
+  state: RoleState;
+  effects: RoleEffect[];
+}
+
+export const initialRole: RoleState = {
+  role: "fenced",
+  reason: "The agent is starting.",
+  epoch: 0,
+  partner: null,
+  agreed: false,
+  waited: false,
+  standbyIncarnation: null,
+  partnerEntitled: false,
+  voiceLost: false,
+  takingOver: false,
+};
+
+/** The whole policy. Unexpected events leave the state as it is. */
+export function stepRole(settings: RoleSettings, state: RoleState, event: RoleEvent): Step {
+  switch (event.type) {
+    case "start":
+      return {
+        state: {
+          ...state,
+          epoch: event.stored.epoch,
+          partnerEntitled: event.stored.partnerEntitled,
+          reason: "Listening for the partner.",
+        },
+        effects: [
+          { type: "gate", mode: "fenced", epoch: event.stored.epoch },
+          { type: "say", role: "fenced", epoch: event.stored.epoch },
+          { type: "timer", name: "startAlone" },
+        ],
+      };
+    case "partnerHeard":
+      return consider(settings, { ...state, partner: event.partner });
+    case "partnerSilent":
+      if (state.role === "active")
+        return { state: { ...state, partner: null }, effects: [{ type: "timer", name: "confirmSilence" }] };
+      return stay({ ...state, partner: null });
+    case "agreed":
+      return consider(settings, { ...state, agreed: event.agreed });
+    case "grantExpired":
+      return state.role === "standby" && !state.takingOver ? takeOver(state) : stay(state);
+    case "takenOver":
+      return state.takingOver ? taken(state) : stay(state);
+    case "voiceLost":
+      if (state.role !== "active") return stay(state);
+      return {
+        state: { ...state, voiceLost: true, reason: "The standby's grants ran out; the data plane is fenced." },
+        effects: [
+          { type: "journal", sentence: "The standby's grants ran out: nothing of the service passes." },
+          ...(state.partner === null ? [{ type: "timer", name: "confirmSilence" } as const] : []),
+        ],
+      };
+    case "voiceBack":
+      return state.role === "active" && state.voiceLost
+        ? stay({ ...state, voiceLost: false, reason: "The standby grants again." })
+        : stay(state);
+    case "timer":
+      return onTimer(settings, state, event.name);
+  }
+}
+
+function stay(state: RoleState): Step {
+  return { state, effects: [] };
+}
+
+function speaks(partner: Partner): boolean {
+  return partner.role === "solo" || partner.role === "active";
+}
+
+/** Of two routers with a claim, exactly one is the better: the higher epoch, else the preferred one. */
+function partnerIsBetter(settings: RoleSettings, state: RoleState, partner: Partner): boolean {
+  if (partner.epoch !== state.epoch) return partner.epoch > state.epoch;
+  return settings.preferred !== settings.router;
+}
+
+/** Looks at the partner again after something about it, or our agreement with it, changed. */
+function consider(settings: RoleSettings, state: RoleState): Step {
+  const { partner } = state;
+  if (partner === null || state.takingOver) return stay(state);
+  switch (state.role) {
+    case "fenced":
+      if (speaks(partner)) return join(state, partner, "The partner has the voice.");
+      if (partner.role === "fenced" && !partnerIsBetter(settings, state, partner))
+        return goSolo(state, "Both routers were fenced and this one is the better.");
+      return stay(state);
+    case "joining":
+      if (speaks(partner) && partner.epoch > state.epoch) return join(state, partner, "The partner has a newer epoch.");
+      if (partner.role === "solo" && state.agreed && state.waited) return standBy(state, partner);
+      if (partner.role === "fenced" && !partnerIsBetter(settings, state, partner))
+        return goSolo(state, "The partner gave up the voice before this router had joined.");
+      return stay(state);
+    case "standby":
+      if (partner.epoch > state.epoch) return join(state, partner, "The partner goes on with a newer epoch.");
+      if (!state.agreed && partner.role === "solo") return join(state, partner, "The configurations do not agree.");
+      return stay(state);
+    case "solo":
+      if (speaks(partner) && partnerIsBetter(settings, state, partner))
+        return join(state, partner, "The partner speaks, and its claim is the better.");
+      if (partner.role === "standby" && partner.epoch === state.epoch && state.agreed) return protect(state, partner);
+      return stay(state);
+    case "active":
+      if (speaks(partner) && partner.epoch > state.epoch) return join(state, partner, "The partner has taken over.");
+      if (partner.role === "fenced" || partner.role === "joining" || partner.incarnation !== state.standbyIncarnation)
+        return goSolo(state, "The standby has surrendered: it holds nothing of the sessions.");
+      return stay(state);
+  }
+}
+
+function onTimer(settings: RoleSettings, state: RoleState, name: TimerName): Step {
+  switch (name) {
+    case "startAlone":
+      if (state.role !== "fenced" || state.partner !== null) return stay(state);
+      if (state.partnerEntitled && settings.onSilence === "mute")
+        return stay({
+          ...state,
+          reason: "The partner is silent and was entitled to take over; an operator must decide (onSilence: mute).",
+        });
+      return goSolo(state, "No partner was heard since the start.");
+    case "joinWait":
+      return consider(settings, { ...state, waited: true });
+    case "confirmSilence":
+      if (state.role !== "active" || state.partner !== null || !state.voiceLost) return stay(state);
+      if (settings.onSilence === "mute")
+        return stay({ ...state, reason: "The standby is silent; this router stays mute until it is back." });
+      return goSolo(state, "The standby is silent on both paths.");
+  }
+}
+
+function goSolo(state: RoleState, reason: string): Step {
+  const epoch = Math.max(state.epoch, state.partner?.epoch ?? 0) + 1;
+  return {
+    state: {
+      ...state,
+      role: "solo",
+      reason,
+      epoch,
+      partnerEntitled: false,
+      standbyIncarnation: null,
+      voiceLost: false,
+      waited: false,
+    },
+    effects: [
+      { type: "store", stored: { epoch, partnerEntitled: false } },
+      { type: "grant", on: false },
+      { type: "record", on: false },
+      { type: "hold", on: false },
+      { type: "voice", until: "forever" },
+      { type: "gate", mode: "solo", epoch },
+      { type: "say", role: "solo", epoch },
+      { type: "announce" },
+      { type: "journal", sentence: `This router speaks alone (epoch ${epoch}). ${reason}` },
+    ],
+  };
+}
+
+function join(state: RoleState, partner: Partner, reason: string): Step {
+  const epoch = Math.max(state.epoch, partner.epoch);
+  return {
+    state: {
+      ...state,
+      role: "joining",
+      reason,
+      epoch,
+      partnerEntitled: false,
+      standbyIncarnation: null,
+      voiceLost: false,
+      waited: false,
+    },
+    effects: [
+      { type: "grant", on: false },
+      { type: "hold", on: false },
+      { type: "voice", until: "none" },
+      { type: "gate", mode: "fenced", epoch },
+      { type: "record", on: false },
+      { type: "store", stored: { epoch, partnerEntitled: false } },
+      { type: "say", role: "joining", epoch },
+      { type: "timer", name: "joinWait" },
+      { type: "journal", sentence: `This router joins as standby (epoch ${epoch}). ${reason}` },
+    ],
+  };
+}
+
+function standBy(state: RoleState, partner: Partner): Step {
+  const { epoch } = partner;
+  const reason = "Both configurations agree and a lease was waited for.";
+  return {
+    state: { ...state, role: "standby", reason, epoch },
+    effects: [
+      // The next epoch is stored now, so that a takeover need not wait for the disk.
+      { type: "store", stored: { epoch: epoch + 1, partnerEntitled: false } },
+      { type: "gate", mode: "fenced", epoch },
+      { type: "record", on: true },
+      { type: "grant", on: true },
+      { type: "say", role: "standby", epoch },
+      { type: "journal", sentence: `This router stands by (epoch ${epoch}). ${reason}` },
+    ],
+  };
+}
+
+function protect(state: RoleState, partner: Partner): Step {
+  const { epoch } = state;
+  const reason = "The partner stands by; every segment goes past it.";
+  return {
+    state: {
+      ...state,
+      role: "active",
+      reason,
+      partnerEntitled: true,
+      standbyIncarnation: partner.incarnation,
+      voiceLost: false,
+    },
+    effects: [
+      { type: "store", stored: { epoch, partnerEntitled: true } },
+      { type: "voice", until: "lease" },
+      { type: "gate", mode: "reflect", epoch },
+      { type: "hold", on: true },
+      { type: "say", role: "active", epoch },
+      { type: "journal", sentence: `This router is active (epoch ${epoch}). ${reason}` },
+    ],
+  };
+}
+
+function takeOver(state: RoleState): Step {
+  const epoch = state.epoch + 1;
+  return {
+    state: { ...state, takingOver: true, epoch, reason: "The active's lease has run out; taking over." },
+    effects: [
+      { type: "takeover", epoch },
+      { type: "journal", sentence: `The active's lease has run out: this router takes over (epoch ${epoch}).` },
+    ],
+  };
+}
+
+function taken(state: RoleState): Step {
+  const { epoch } = state;
+  const reason = "Took over from the partner.";
+  return {
+    state: { ...state, role: "solo", takingOver: false, reason, partnerEntitled: false, standbyIncarnation: null },
+    effects: [
+      { type: "say", role: "solo", epoch },
+      { type: "store", stored: { epoch, partnerEntitled: false } },
+      { type: "journal", sentence: `This router has the voice (epoch ${epoch}). ${reason}` },
+    ],
+  };
+}
