@@ -1,0 +1,34 @@
+{
+  # The native addon. `npx node-gyp rebuild -C addon` (with --nodedir=/usr where the headers are Debian's) makes
+  # build/Release/tandem.node. Node-API only, so one binary loads in every Node.js from 20 on.
+  "targets": [
+    {
+      "target_name": "tandem",
+      "sources": [
+        "src/module.cc",
+        "src/errors.cc",
+        "src/bpf.cc",
+        "src/verifier_log.cc",
+        "src/ring.cc",
+        "src/record_checksum.cc"
+      ],
+      "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_CPP_EXCEPTIONS", "_GNU_SOURCE"],
+      "include_dirs": ["../bpf"],
+      "cflags!": ["-fno-exceptions"],
+      "cflags_cc!": ["-fno-exceptions", "-std=gnu++17", "-std=gnu++20"],
+      "cflags_cc": [
+        "-std=c++17",
+        "-fexceptions",
+        "-O2",
+        "-fvisibility=hidden",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-isystem",
+        "<!(node -p \"require('path').dirname(require.resolve('node-addon-api'))\")",
+        "<!@(pkg-config --cflags libbpf libelf)"
+      ],
+      "libraries": ["<!@(pkg-config --libs libbpf libelf)"]
+    }
+  ]
+}

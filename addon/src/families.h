@@ -1,0 +1,11 @@
+// Every family of functions, one file each; each adds its functions of the interface `Native` to the exports.
+#pragma once
+
+#include <napi.h>
+
+namespace tandem {
+
+void register_bpf(Napi::Env env, Napi::Object exports);
+void register_ring(Napi::Env env, Napi::Object exports);
+
+} // namespace tandem

@@ -1,0 +1,12 @@
+// The addon's door: registers each family's functions. Keeps no state of the process, so it loads in any number of
+// worker threads.
+#include "families.h"
+
+static Napi::Object initialise(Napi::Env env, Napi::Object exports)
+{
+	tandem::register_bpf(env, exports);
+	tandem::register_ring(env, exports);
+	return exports;
+}
+
+NODE_API_MODULE(tandem, initialise)
