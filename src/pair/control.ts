@@ -1,7 +1,8 @@
 // The control channel between the two agents: TLS 1.3 with both certificates pinned. Router a listens on its mirror
 // address, router b connects and tries again for ever.
-import tls from "node:tls";
 import { EventEmitter } from "node:events";
+import net from "node:net";
+import tls from "node:tls";
 import type { RouterName } from "../config/schema.js";
 import { sentenceOf } from "../errors.js";
 import type { PairKeys } from "./keys.js";
@@ -84,13 +85,8 @@ export class ControlChannel extends EventEmitter<ControlEvents> {
 
   private connect(): void {
     const { partnerIp, localIp, port } = this.options;
-    const socket = tls.connect({
-      ...this.security(),
-      host: partnerIp,
-      localAddress: localIp,
-      port,
-      servername: "tandem-a",
-    });
+    const carrier = net.connect({ host: partnerIp, port, localAddress: localIp });
+    const socket = tls.connect({ ...this.security(), socket: carrier, servername: "tandem-a" });
     socket.setTimeout(silenceMs, () => socket.destroy(new Error("the connection attempt timed out")));
     const failed = (error: Error) => this.emit("refused", sentenceOf(error));
     socket.once("error", failed);

@@ -1,0 +1,156 @@
+// The role machine: each way through the diagram, and the order of the effects that one voice rests on.
+import assert from "node:assert/strict";
+import test from "node:test";
+import {
+  initialRole,
+  type Partner,
+  type RoleEffect,
+  type RoleEvent,
+  type RoleSettings,
+  type RoleState,
+  stepRole,
+} from "../../src/role/role.js";
+
+const settings: RoleSettings = { router: "a", preferred: "a", onSilence: "solo" };
+
+function run(events: RoleEvent[], from: RoleState = initialRole, as: RoleSettings = settings) {
+  let state = from;
+  const effects: RoleEffect[] = [];
+  for (const event of events) {
+    const step = stepRole(as, state, event);
+    state = step.state;
+    effects.push(...step.effects);
+  }
+  return { state, effects };
+}
+
+const start = (epoch = 0, partnerEntitled = false): RoleEvent => ({ type: "start", stored: { epoch, partnerEntitled } });
+const heard = (role: Partner["role"], epoch: number, incarnation = 1n): RoleEvent => ({
+  type: "partnerHeard",
+  partner: { role, epoch, incarnation },
+});
+const agreed: RoleEvent = { type: "agreed", agreed: true };
+const waited: RoleEvent = { type: "timer", name: "joinWait" };
+const alone: RoleEvent = { type: "timer", name: "startAlone" };
+const active = () => run([start(), alone, agreed, heard("standby", 1)]).state;
+const standby = () => run([start(), heard("solo", 4), agreed, waited]).state;
+
+function modes(effects: RoleEffect[]): string[] {
+  return effects.flatMap((effect) => (effect.type === "gate" ? [effect.mode] : []));
+}
+
+test("a router starts fenced and speaks alone when nobody is heard", () => {
+  const { state, effects } = run([start(7), alone]);
+  assert.equal(state.role, "solo");
+  assert.equal(state.epoch, 8);
+  assert.deepEqual(modes(effects), ["fenced", "solo"]);
+});
+
+test("with onSilence mute, a router whose partner was entitled stays fenced", () => {
+  const { state } = run([start(7, true), alone], initialRole, { ...settings, onSilence: "mute" });
+  assert.equal(state.role, "fenced");
+  assert.match(state.reason, /operator/);
+});
+
+test("of two fenced routers only the better one speaks", () => {
+  assert.equal(run([start(3), heard("fenced", 3)]).state.role, "solo");
+  assert.equal(run([start(3), heard("fenced", 3)], initialRole, { ...settings, router: "b" }).state.role, "fenced");
+  assert.equal(run([start(3), heard("fenced", 5)]).state.role, "fenced");
+  assert.equal(run([start(5), heard("fenced", 3)], initialRole, { ...settings, router: "b" }).state.role, "solo");
+});
+
+test("every new voice has an epoch of its own, stored before the gate opens", () => {
+  const { effects, state } = run([start(3), heard("fenced", 9 - 7)]);
+  assert.equal(state.epoch, 4);
+  const stored = effects.findIndex((effect) => effect.type === "store" && effect.stored.epoch === 4);
+  const opened = effects.findIndex((effect) => effect.type === "gate" && effect.mode === "solo");
+  assert.ok(stored >= 0 && stored < opened);
+});
+
+test("a joining router stands by only when agreed, after a lease, with a partner that speaks alone", () => {
+  assert.equal(run([start(), heard("solo", 4)]).state.role, "joining");
+  assert.equal(run([start(), heard("solo", 4), agreed]).state.role, "joining");
+  assert.equal(run([start(), heard("solo", 4), waited]).state.role, "joining");
+  assert.equal(run([start(), heard("active", 4), agreed, waited]).state.role, "joining");
+  const { state, effects } = run([start(), heard("solo", 4), agreed, waited]);
+  assert.equal(state.role, "standby");
+  assert.equal(state.epoch, 4);
+  assert.ok(effects.some((effect) => effect.type === "store" && effect.stored.epoch === 5), "the next epoch is stored");
+  assert.ok(!modes(effects).includes("solo") && !modes(effects).includes("reflect"));
+});
+
+test("the active stores that its partner is entitled before it reflects, and reflects before it says so", () => {
+  const { state, effects } = run([start(), alone, agreed, heard("standby", 1)]);
+  assert.equal(state.role, "active");
+  const order = effects.map((effect) =>
+    effect.type === "store" && effect.stored.partnerEntitled ? "entitled" : effect.type === "say" ? effect.role : effect.type === "gate" ? effect.mode : "",
+  );
+  assert.ok(order.indexOf("entitled") < order.indexOf("reflect"));
+  assert.ok(order.indexOf("reflect") < order.indexOf("active"));
+});
+
+test("a standby of another epoch is not protected with", () => {
+  assert.equal(run([start(), alone, agreed, heard("standby", 0)]).state.role, "solo");
+});
+
+test("the standby takes over when its last grant has run out, once", () => {
+  const first = run([{ type: "grantExpired" }], standby());
+  assert.deepEqual(first.effects[0], { type: "takeover", epoch: 5 });
+  assert.equal(first.state.takingOver, true);
+  const again = run([{ type: "grantExpired" }, heard("solo", 9)], first.state);
+  assert.deepEqual(again.effects, []);
+  const done = run([{ type: "takenOver" }], first.state);
+  assert.equal(done.state.role, "solo");
+  assert.equal(done.state.epoch, 5);
+});
+
+test("an active whose voice is lost speaks again only when the silence is confirmed on both paths", () => {
+  const lost = run([{ type: "voiceLost" }], active()).state;
+  assert.equal(lost.role, "active");
+  assert.equal(run([{ type: "timer", name: "confirmSilence" }], lost).state.role, "active", "the partner is still heard");
+  const silent = run([{ type: "partnerSilent" }, { type: "timer", name: "confirmSilence" }], lost).state;
+  assert.equal(silent.role, "solo");
+  assert.equal(silent.epoch, 2);
+  const mute = run([{ type: "partnerSilent" }, { type: "timer", name: "confirmSilence" }], lost, { ...settings, onSilence: "mute" });
+  assert.equal(mute.state.role, "active");
+  assert.deepEqual(modes(mute.effects), []);
+});
+
+test("silence alone, while grants still run, changes nothing", () => {
+  assert.equal(run([{ type: "partnerSilent" }, { type: "timer", name: "confirmSilence" }], active()).state.role, "active");
+});
+
+test("a standby that restarted has surrendered: the active goes on alone under a new epoch", () => {
+  for (const event of [heard("joining", 1, 2n), heard("fenced", 1, 2n), heard("standby", 1, 2n)]) {
+    const { state } = run([event], active());
+    assert.equal(state.role, "solo");
+    assert.equal(state.epoch, 2);
+  }
+});
+
+test("an old active that hears a newer epoch closes its gate before anything else it does outward", () => {
+  const { state, effects } = run([heard("solo", 2)], active());
+  assert.equal(state.role, "joining");
+  assert.equal(state.epoch, 2);
+  assert.deepEqual(modes(effects), ["fenced"]);
+});
+
+test("two that speak alone after a partition: exactly one of them yields", () => {
+  const soloAt = (epoch: number): RoleState => ({ ...initialRole, role: "solo", epoch });
+  for (const [own, other] of [
+    [3, 3],
+    [4, 3],
+    [3, 4],
+  ] as const) {
+    const a = run([heard("solo", other)], soloAt(own)).state.role;
+    const b = run([heard("solo", own)], soloAt(other), { ...settings, router: "b" }).state.role;
+    assert.deepEqual([a, b].sort(), ["joining", "solo"]);
+  }
+});
+
+test("a standby whose partner goes on under a newer epoch drops what it recorded and joins again", () => {
+  const { state, effects } = run([heard("solo", 6)], standby());
+  assert.equal(state.role, "joining");
+  assert.ok(effects.some((effect) => effect.type === "record" && !effect.on));
+  assert.ok(effects.some((effect) => effect.type === "grant" && !effect.on));
+});
