@@ -1,0 +1,114 @@
+// Every refusal of the application protocol, by its stable code: what happened, and what to do about it.
+// The codes are part of the protocol (docs/protocol.md): never renamed, never reused.
+
+interface Refusal {
+  message: string;
+  remedy: string;
+}
+
+export const refusals = {
+  // The agent refuses what an application said.
+  "hello-first": {
+    message: "The first message was not hello.",
+    remedy: "Send hello with the protocol version before anything else.",
+  },
+  version: {
+    message: "The agent and the application have no protocol version in common.",
+    remedy: "Install the same release of Tandem for the agent and for the SDK.",
+  },
+  "line-too-long": {
+    message: "A message is longer than 65536 bytes.",
+    remedy: "Split it; no message of the protocol needs more.",
+  },
+  "bad-json": {
+    message: "A line is not one JSON object in UTF-8.",
+    remedy: "Send one JSON object a line, ended by a newline, with no newline inside.",
+  },
+  "bad-message": {
+    message: "A message lacks a field, or a field has the wrong type or range.",
+    remedy: "Compare the message with docs/protocol.md; the message names the field.",
+  },
+  "unknown-type": {
+    message: "The agent does not know this type of message.",
+    remedy: "Look at the version in welcome: a newer SDK must not use what an older agent lacks.",
+  },
+  "unexpected-descriptors": {
+    message: "The descriptors that came do not match the number the messages name.",
+    remedy: "Attach each descriptor to the first byte of the message that names it in fds.",
+  },
+  "unknown-service": {
+    message: "No service of this name is configured.",
+    remedy: "Compare the name with `services` in the agent's configuration.",
+  },
+  "service-taken": {
+    message: "Another application is registered for this service.",
+    remedy: "Stop the other one; a service has one application on each router.",
+  },
+  "already-registered": {
+    message: "This connection has registered for the service before.",
+    remedy: "Register once for each service and connection.",
+  },
+  "mode-not-supported": {
+    message: "The service or this agent does not support this mode.",
+    remedy: "Use a mode listed in welcome, and the one the service is configured for.",
+  },
+  "too-many-connections": {
+    message: "Too many applications are connected to the agent.",
+    remedy: "Close connections that are not used.",
+  },
+  "hello-timeout": {
+    message: "No hello came in time.",
+    remedy: "Send hello as soon as the connection is made.",
+  },
+  "too-slow": {
+    message: "The application does not read what the agent sends; the agent will not keep it all in memory.",
+    remedy: "Read the protocol socket all the time; do long work outside of its handler. Then connect again.",
+  },
+  stopping: {
+    message: "The agent is being stopped.",
+    remedy: "Connect again later; the SDK does so by itself.",
+  },
+  // The SDK reports on its side.
+  "agent-absent": {
+    message: "No agent listens on the socket.",
+    remedy: "Start the agent (systemctl start tandem), or give the path from its configuration.",
+  },
+  "agent-refused": {
+    message: "The agent's socket cannot be opened.",
+    remedy: "Run the application as a user or group that may write to the socket (mode 0660).",
+  },
+  "agent-gone": {
+    message: "The connection to the agent has ended.",
+    remedy: "Connect and register again; sessions already taken over go on without the agent.",
+  },
+  "feed-mismatch": {
+    message: "The mirrored stream and the offsets of the takeover do not fit together.",
+    remedy: "This is a defect of the agent: the session was reset rather than continued wrongly. Please report it.",
+  },
+  "not-ready": {
+    message: "The session cannot be taken over any more.",
+    remedy: "See its reason, and `tandem sessions`.",
+  },
+} as const satisfies Record<string, Refusal>;
+
+export type RefusalCode = keyof typeof refusals;
+
+/** An error of the application protocol. `code` is stable; `remedy` says what to do. A code may be newer than this
+ * SDK when the agent sent it. */
+export class TandemError extends Error {
+  readonly code: string;
+  readonly remedy: string;
+
+  constructor(code: string, message: string, remedy: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = "TandemError";
+    this.code = code;
+    this.remedy = remedy;
+  }
+}
+
+/** The error of a code; `detail` is added to the code's own message. */
+export function refusal(code: RefusalCode, detail = "", options?: ErrorOptions): TandemError {
+  const { message, remedy } = refusals[code];
+  return new TandemError(code, detail === "" ? message : `${message} ${detail}`, remedy, options);
+}
