@@ -10,7 +10,12 @@
         "src/bpf.cc",
         "src/verifier_log.cc",
         "src/ring.cc",
-        "src/record_checksum.cc"
+        "src/record_checksum.cc",
+        "src/rtnetlink.cc",
+        "src/netlink_parse.cc",
+        "src/descriptors.cc",
+        "src/polled.cc",
+        "src/tcp_state.cc"
       ],
       "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_CPP_EXCEPTIONS", "_GNU_SOURCE"],
       "include_dirs": ["../bpf"],

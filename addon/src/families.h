@@ -7,5 +7,8 @@ namespace tandem {
 
 void register_bpf(Napi::Env env, Napi::Object exports);
 void register_ring(Napi::Env env, Napi::Object exports);
+void register_descriptors(Napi::Env env, Napi::Object exports);
+void register_tcp_state(Napi::Env env, Napi::Object exports);
+void register_rtnetlink(Napi::Env env, Napi::Object exports);
 
 } // namespace tandem

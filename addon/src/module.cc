@@ -6,6 +6,9 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports)
 {
 	tandem::register_bpf(env, exports);
 	tandem::register_ring(env, exports);
+	tandem::register_descriptors(env, exports);
+	tandem::register_tcp_state(env, exports);
+	tandem::register_rtnetlink(env, exports);
 	return exports;
 }
 

@@ -1,0 +1,319 @@
+// Links, addresses, neighbours and routes of the calling thread's network namespace, by rtnetlink; what else a process
+// wants to know of its place: the namespace's cookie, its capabilities.
+#include "arguments.h"
+#include "errors.h"
+#include "families.h"
+#include "ip_address.h"
+#include "netlink_parse.h"
+
+#include <linux/capability.h>
+#include <linux/if_addr.h>
+#include <linux/neighbour.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <functional>
+#include <vector>
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+namespace tandem {
+namespace {
+
+class Descriptor {
+public:
+	explicit Descriptor(int fd) : fd_(fd) {}
+	~Descriptor() { ::close(fd_); }
+	Descriptor(const Descriptor &) = delete;
+	Descriptor &operator=(const Descriptor &) = delete;
+	int get() const { return fd_; }
+
+private:
+	int fd_;
+};
+
+/// One request under construction: header, fixed part, attributes.
+class Request {
+public:
+	template <typename Fixed> Request(uint16_t type, uint16_t flags, const Fixed &fixed)
+	{
+		struct nlmsghdr header = {};
+		header.nlmsg_type = type;
+		header.nlmsg_flags = static_cast<uint16_t>(NLM_F_REQUEST | flags);
+		append(&header, sizeof(header));
+		append(&fixed, sizeof(fixed));
+	}
+
+	void attribute(uint16_t type, const void *data, size_t length)
+	{
+		struct rtattr attribute = {};
+		attribute.rta_type = type;
+		attribute.rta_len = static_cast<uint16_t>(sizeof(attribute) + length);
+		append(&attribute, sizeof(attribute));
+		append(data, length);
+	}
+
+	const std::vector<uint8_t> &finish()
+	{
+		auto length = static_cast<uint32_t>(bytes_.size());
+		memcpy(bytes_.data(), &length, sizeof(length));
+		return bytes_;
+	}
+
+private:
+	void append(const void *data, size_t length)
+	{
+		auto *from = static_cast<const uint8_t *>(data);
+		bytes_.insert(bytes_.end(), from, from + length);
+		bytes_.resize((bytes_.size() + 3) / 4 * 4);
+	}
+
+	std::vector<uint8_t> bytes_;
+};
+
+using EachMessage = std::function<void(const uint8_t *payload, size_t length)>;
+
+/// Sends the request and hands over each message of type `answer` until the dump or the acknowledgement ends it.
+/// Returns the kernel's errno, 0 for success.
+int transact(Napi::Env env, Request &request, uint16_t answer, const EachMessage &each)
+{
+	Descriptor socket(check(env, ::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), "socket", "netlink"));
+	struct timeval limit = {5, 0}; // the kernel answers within the call; this only bounds what should not happen
+	check(env, setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), "setsockopt");
+	struct sockaddr_nl kernel = {};
+	kernel.nl_family = AF_NETLINK;
+	const std::vector<uint8_t> &bytes = request.finish();
+	check(env,
+	      static_cast<int>(sendto(socket.get(), bytes.data(), bytes.size(), 0,
+				      reinterpret_cast<struct sockaddr *>(&kernel), sizeof(kernel))),
+	      "sendto", "netlink");
+
+	std::vector<uint8_t> buffer(128 * 1024); // the kernel's messages are at most 32 KiB
+	int outcome = -1;
+	while (outcome < 0) {
+		struct sockaddr_nl from = {};
+		socklen_t from_length = sizeof(from);
+		ssize_t length = recvfrom(socket.get(), buffer.data(), buffer.size(), MSG_TRUNC,
+					  reinterpret_cast<struct sockaddr *>(&from), &from_length);
+		if (length < 0 && errno == EINTR)
+			continue;
+		check(env, static_cast<int>(length), "recvfrom", "netlink");
+		if (from.nl_pid != 0)
+			continue; // only the kernel is believed
+		if (static_cast<size_t>(length) > buffer.size())
+			fail(env, EMSGSIZE, "recvfrom", "netlink");
+		bool whole = walk_messages(buffer.data(), static_cast<size_t>(length),
+					   [&](uint16_t type, const uint8_t *payload, size_t payload_length) {
+						   if (type == NLMSG_ERROR || type == NLMSG_DONE) {
+							   int32_t number = 0;
+							   if (payload_length >= sizeof(number))
+								   memcpy(&number, payload, sizeof(number));
+							   outcome = number < 0 ? -number : 0;
+						   } else if (type == answer) {
+							   each(payload, payload_length);
+						   }
+					   });
+		if (!whole)
+			fail(env, EBADMSG, "recvfrom", "netlink");
+	}
+	return outcome;
+}
+
+void ignore(const uint8_t *, size_t)
+{
+}
+
+IpAddress as_ip(const Napi::Value &value, const std::string &name)
+{
+	std::string text = as_text(value, name);
+	std::optional<IpAddress> address = parse_ip(text);
+	if (!address)
+		fail(value.Env(), EINVAL, name, "no IP address: " + text);
+	return *address;
+}
+
+Napi::Value links(const Napi::CallbackInfo &info)
+{
+	Napi::Env env = info.Env();
+	struct ifinfomsg fixed = {};
+	Request request(RTM_GETLINK, NLM_F_DUMP, fixed);
+	Napi::Array answer = Napi::Array::New(env);
+	int outcome = transact(env, request, RTM_NEWLINK, [&](const uint8_t *payload, size_t length) {
+		std::optional<Link> link = parse_link(payload, length);
+		if (!link)
+			return;
+		Napi::Object entry = Napi::Object::New(env);
+		entry.Set("ifindex", link->ifindex);
+		entry.Set("name", link->name);
+		entry.Set("mac", copy_bytes(env, link->mac, link->has_mac ? 6 : 0));
+		entry.Set("mtu", link->mtu);
+		entry.Set("up", link->up);
+		entry.Set("type", static_cast<uint32_t>(link->type));
+		entry.Set("kind", link->kind);
+		answer.Set(answer.Length(), entry);
+	});
+	if (outcome)
+		fail(env, outcome, "RTM_GETLINK");
+	return answer;
+}
+
+Napi::Value addresses(const Napi::CallbackInfo &info)
+{
+	Napi::Env env = info.Env();
+	struct ifaddrmsg fixed = {};
+	Request request(RTM_GETADDR, NLM_F_DUMP, fixed);
+	Napi::Array answer = Napi::Array::New(env);
+	int outcome = transact(env, request, RTM_NEWADDR, [&](const uint8_t *payload, size_t length) {
+		std::optional<InterfaceAddress> address = parse_address(payload, length);
+		if (!address)
+			return;
+		Napi::Object entry = Napi::Object::New(env);
+		entry.Set("ifindex", address->ifindex);
+		entry.Set("ip", ip_text(address->ip));
+		entry.Set("prefix", static_cast<uint32_t>(address->prefix));
+		answer.Set(answer.Length(), entry);
+	});
+	if (outcome)
+		fail(env, outcome, "RTM_GETADDR");
+	return answer;
+}
+
+void change_address(const Napi::CallbackInfo &info, uint16_t type, uint16_t flags, const char *name)
+{
+	Napi::Env env = info.Env();
+	struct ifaddrmsg fixed = {};
+	IpAddress ip = as_ip(info[1], "ip");
+	uint32_t prefix = as_u32(info[2], "prefix");
+	if (prefix > ip.length() * 8)
+		fail(env, EINVAL, name, "prefix " + std::to_string(prefix));
+	fixed.ifa_family = static_cast<uint8_t>(ip.family);
+	fixed.ifa_prefixlen = static_cast<uint8_t>(prefix);
+	fixed.ifa_index = as_u32(info[0], "ifindex");
+	// Without NODAD a new IPv6 address is tentative for a second, and a takeover has no second.
+	uint32_t address_flags = IFA_F_NODAD;
+	if (ip.family == AF_INET6)
+		fixed.ifa_flags = IFA_F_NODAD;
+	Request request(type, static_cast<uint16_t>(NLM_F_ACK | flags), fixed);
+	request.attribute(IFA_LOCAL, ip.bytes, ip.length());
+	request.attribute(IFA_ADDRESS, ip.bytes, ip.length());
+	if (ip.family == AF_INET6)
+		request.attribute(IFA_FLAGS, &address_flags, sizeof(address_flags));
+	int outcome = transact(env, request, type, ignore);
+	if (outcome)
+		fail(env, outcome, name, ip_text(ip) + "/" + std::to_string(prefix));
+}
+
+void address_add(const Napi::CallbackInfo &info)
+{
+	change_address(info, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, "RTM_NEWADDR");
+}
+
+void address_delete(const Napi::CallbackInfo &info)
+{
+	change_address(info, RTM_DELADDR, 0, "RTM_DELADDR");
+}
+
+Napi::Value neighbour(const Napi::CallbackInfo &info)
+{
+	Napi::Env env = info.Env();
+	IpAddress ip = as_ip(info[1], "ip");
+	struct ndmsg fixed = {};
+	fixed.ndm_family = static_cast<uint8_t>(ip.family);
+	fixed.ndm_ifindex = static_cast<int>(as_u32(info[0], "ifindex"));
+	Request request(RTM_GETNEIGH, NLM_F_ACK, fixed);
+	request.attribute(NDA_DST, ip.bytes, ip.length());
+	std::optional<Neighbour> found;
+	int outcome = transact(env, request, RTM_NEWNEIGH, [&](const uint8_t *payload, size_t length) {
+		found = parse_neighbour(payload, length);
+	});
+	if (outcome && outcome != ENOENT)
+		fail(env, outcome, "RTM_GETNEIGH", ip_text(ip));
+	// An entry being resolved, or one that failed, may keep an address that nobody answers for.
+	if (!found || !found->has_mac || (found->state & (NUD_INCOMPLETE | NUD_FAILED)))
+		return env.Null();
+	Napi::Object answer = Napi::Object::New(env);
+	answer.Set("mac", copy_bytes(env, found->mac, 6));
+	answer.Set("state", static_cast<uint32_t>(found->state));
+	return answer;
+}
+
+Napi::Value optional_ip(Napi::Env env, const std::optional<IpAddress> &ip)
+{
+	return ip ? Napi::Value(Napi::String::New(env, ip_text(*ip))) : env.Null();
+}
+
+Napi::Value route(const Napi::CallbackInfo &info)
+{
+	Napi::Env env = info.Env();
+	IpAddress destination = as_ip(info[0], "destination");
+	struct rtmsg fixed = {};
+	fixed.rtm_family = static_cast<uint8_t>(destination.family);
+	fixed.rtm_dst_len = static_cast<uint8_t>(destination.length() * 8);
+	std::optional<IpAddress> source;
+	if (!is_absent(info[1])) {
+		source = as_ip(info[1], "source");
+		if (source->family != destination.family)
+			fail(env, EAFNOSUPPORT, "RTM_GETROUTE", "source and destination");
+		fixed.rtm_src_len = fixed.rtm_dst_len;
+	}
+	Request request(RTM_GETROUTE, NLM_F_ACK, fixed);
+	request.attribute(RTA_DST, destination.bytes, destination.length());
+	if (source)
+		request.attribute(RTA_SRC, source->bytes, source->length());
+	std::optional<Route> found;
+	int outcome = transact(env, request, RTM_NEWROUTE, [&](const uint8_t *payload, size_t length) {
+		found = parse_route(payload, length);
+	});
+	if (outcome || !found || !found->ifindex)
+		fail(env, outcome ? outcome : ENETUNREACH, "RTM_GETROUTE", ip_text(destination));
+	Napi::Object answer = Napi::Object::New(env);
+	answer.Set("ifindex", found->ifindex);
+	answer.Set("gateway", optional_ip(env, found->gateway));
+	answer.Set("source", optional_ip(env, found->source));
+	return answer;
+}
+
+Napi::Value netns_cookie(const Napi::CallbackInfo &info)
+{
+	Napi::Env env = info.Env();
+	Descriptor socket(check(env, ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket"));
+	uint64_t cookie = 0;
+	socklen_t length = sizeof(cookie);
+	check(env, getsockopt(socket.get(), SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length), "getsockopt", "SO_NETNS_COOKIE");
+	return Napi::BigInt::New(env, cookie);
+}
+
+Napi::Value capabilities(const Napi::CallbackInfo &info)
+{
+	Napi::Env env = info.Env();
+	struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
+	check(env, static_cast<int>(syscall(SYS_capget, &header, data)), "capget");
+	Napi::Object answer = Napi::Object::New(env);
+	answer.Set("effective",
+		   Napi::BigInt::New(env, static_cast<uint64_t>(data[1].effective) << 32 | data[0].effective));
+	return answer;
+}
+
+} // namespace
+
+void register_rtnetlink(Napi::Env, Napi::Object exports)
+{
+	add_function(exports, "links", links);
+	add_function(exports, "addresses", addresses);
+	add_function(exports, "addressAdd", address_add);
+	add_function(exports, "addressDelete", address_delete);
+	add_function(exports, "neighbour", neighbour);
+	add_function(exports, "route", route);
+	add_function(exports, "netnsCookie", netns_cookie);
+	add_function(exports, "capabilities", capabilities);
+}
+
+} // namespace tandem
