@@ -1,0 +1,541 @@
+// All recorded sessions: batches of records go in, sessions with their streams and reasons come out.
+//
+//   peer's SYN ─► candidate ─┐
+//   active's SYN-ACK ────────┴─► half-open ─ACK─► established ─FINs acknowledged / socket ended─► closed ─► forgotten
+//
+// Pure: no descriptor, no clock of its own. Times are nanoseconds of the boot clock, as in the records.
+
+import { TD_RECORD_CHECKSUM_OK, TD_VERDICT_FIN_CRASH, TD_VERDICT_RST_CRASH } from "../abi.gen.js";
+import { KEY_BYTES, tupleOf } from "../session/flow-key.js";
+import { MemoryBudget } from "../session/memory-budget.js";
+import { Reason, reasonBit } from "../session/reasons.js";
+import { TCP_ACK, TCP_RST, TCP_SYN } from "../session/segment.js";
+import { offsetOf, sequenceOf } from "../session/sequence.js";
+import { type HandshakeCandidate, type Refusals, type ServiceMode, Session } from "../session/session.js";
+import { parseTcpOptions } from "../session/tcp-options.js";
+import { RecordCursor } from "./record-cursor.js";
+
+export interface RecorderOptions {
+  /** Mode of each service by its id (td_record.service); others count as delivered. */
+  services: ReadonlyMap<number, ServiceMode>;
+  /** Bytes each stream (one direction of a session) may span. */
+  sessionBytes: number;
+  /** Bytes of all stream buffers together. */
+  totalBytes: number;
+  /** Half-open sessions, and SYNs waiting for their SYN-ACK, that are kept: the oldest go first (SYN flood). */
+  halfOpenLimit: number;
+  /** How long closed sessions are remembered, ns. */
+  closedNs: number;
+}
+
+export const recorderDefaults = {
+  sessionBytes: 32 << 20,
+  totalBytes: 1 << 30,
+  halfOpenLimit: 16_384,
+  closedNs: 60e9,
+} as const;
+
+export interface RecorderCounters {
+  records: number;
+  /** Bytes of payload that were seen, each way. */
+  bytesIn: number;
+  bytesOut: number;
+  badChecksum: number;
+  oldEpoch: number;
+  /** Inward segments of flows without a session, and segments after a session's end. */
+  strays: number;
+  refused: Refusals;
+  /** Alarms: sessions in which a byte passed unrecorded. */
+  auditBreaches: number;
+  halfOpenEvicted: number;
+  opened: number;
+  closed: number;
+}
+
+/** What happened since the last takeEvents, each session at most once in each list. */
+export interface RecorderEvents {
+  opened: Session[];
+  closed: { session: Session; cause: CloseCause }[];
+  /** Readiness changed. */
+  reasons: Session[];
+}
+export type CloseCause = "closed" | "socket-ended" | "reincarnated";
+
+/** Candidate SYNs a tuple may have at once. */
+const MAX_CANDIDATES = 4;
+/** A socket can be reported gone before the last records of it are drained. */
+const LINGER_NS = 250e6;
+const SWEEP_NS = 1e9;
+/** Linux gives up on a SYN-ACK after 63 s (tcp_synack_retries 5). */
+const HALF_OPEN_NS = 64e9;
+
+export class Recorder {
+  readonly budget: MemoryBudget;
+  readonly counters: RecorderCounters = {
+    records: 0,
+    bytesIn: 0,
+    bytesOut: 0,
+    badChecksum: 0,
+    oldEpoch: 0,
+    strays: 0,
+    refused: { outOfWindow: 0, oldTimestamp: 0, ackTooOld: 0, ackBeyondOutput: 0, noAck: 0, resets: 0 },
+    auditBreaches: 0,
+    halfOpenEvicted: 0,
+    opened: 0,
+    closed: 0,
+  };
+  readonly #options: RecorderOptions;
+  readonly #cursor = new RecordCursor();
+  readonly #byFlow = new Map<number, Session>();
+  readonly #byTuple = new Map<string, Session>();
+  readonly #byId = new Map<number, Session>();
+  readonly #syns = new Map<number, HandshakeCandidate[]>();
+  readonly #halfOpen = new Set<Session>();
+  /** In the order they closed. */
+  readonly #closed = new Set<Session>();
+  readonly #ending = new Set<Session>();
+  /** Sessions with input for their feed, and those whose progress changed: whoever serves them empties these. */
+  readonly feedable = new Set<Session>();
+  readonly progressed = new Set<Session>();
+  #touched: Session[] = [];
+  #events: RecorderEvents = { opened: [], closed: [], reasons: [] };
+  #nextId = 1;
+  #lastFlow = 0;
+  #lastSession: Session | undefined;
+  #epoch = 0;
+  #sweptAt = 0;
+
+  constructor(options: RecorderOptions) {
+    this.#options = options;
+    this.budget = new MemoryBudget(options.totalBytes);
+  }
+
+  /** All sessions, closed ones included. */
+  sessions(): IterableIterator<Session> {
+    return this.#byId.values();
+  }
+
+  /** Sessions half-open, and closed but remembered, among those of `sessions`. */
+  get counts(): { sessions: number; halfOpen: number; closed: number } {
+    return { sessions: this.#byId.size, halfOpen: this.#halfOpen.size, closed: this.#closed.size };
+  }
+
+  get(id: number): Session | undefined {
+    return this.#byId.get(id);
+  }
+
+  /** By td_flow_key. */
+  find(key: Uint8Array): Session | undefined {
+    return this.#byTuple.get(tupleOf(key));
+  }
+
+  get malformed(): number {
+    return this.#cursor.malformed;
+  }
+
+  /** Takes `bytes` of a batch of Ring.drain. The batch may be overwritten afterwards. */
+  ingest(batch: Uint8Array, bytes: number): void {
+    const record = this.#cursor;
+    const counters = this.counters;
+    record.start(batch, bytes);
+    while (record.next()) {
+      counters.records++;
+      const flow = record.flow;
+      if (flow === 0) continue;
+      if ((record.flags & TD_RECORD_CHECKSUM_OK) === 0) {
+        counters.badChecksum++;
+        continue;
+      }
+      if (record.epoch !== this.#epoch && !this.#admitEpoch(record)) continue;
+      const out = record.out;
+      if (out) counters.bytesOut += record.payloadLength;
+      else counters.bytesIn += record.payloadLength;
+      if (record.tcpFlags & TCP_SYN) {
+        this.#handshake(record, out);
+        continue;
+      }
+      const session = flow === this.#lastFlow ? this.#lastSession : this.#lookup(flow, record);
+      if (session === undefined || session.closedAt !== 0) {
+        if (session === undefined && out && (record.tcpFlags & (TCP_RST | TCP_ACK)) === TCP_ACK) this.#joinMidStream(record);
+        else counters.strays++;
+        continue;
+      }
+      if (out) session.takeOutput(record);
+      else session.takeInput(record, counters.refused);
+      if (!session.touched) {
+        session.touched = true;
+        this.#touched.push(session);
+      }
+    }
+  }
+
+  /** After each drain of the ring: audit, trimming, the ends of sessions. `now`: boot clock, ns. */
+  endDrain(now: number): void {
+    const touched = this.#touched;
+    if (touched.length > 0) {
+      this.#touched = [];
+      for (const session of touched) {
+        session.touched = false;
+        this.#settle(session, now);
+      }
+    }
+    for (const session of this.#ending)
+      if (session.finished || now - session.endedAt > LINGER_NS) this.#close(session, "socket-ended", now);
+    if (now - this.#sweptAt >= SWEEP_NS) this.#sweep(now);
+  }
+
+  /** The active's socket has reached CLOSE. With a crash verdict the session goes on: the standby will take it over.
+   * `copiedSeq`, if known, tells an earlier socket of the same tuple from this session's. */
+  socketEnded(key: Uint8Array, verdicts: number, copiedSeq: number | null, now: number): void {
+    if (verdicts & (TD_VERDICT_FIN_CRASH | TD_VERDICT_RST_CRASH)) return;
+    const session = this.find(key);
+    if (session === undefined || session.closedAt !== 0 || session.endedAt !== 0) return;
+    if (copiedSeq !== null && session.tracked) {
+      const read = offsetOf(copiedSeq, session.firstIn, session.copied);
+      if (read < 0 || read > session.input.highest + 1) return;
+    }
+    session.endedAt = now;
+    this.#ending.add(session);
+  }
+
+  /** A live application reads the session from its start on. False, and nothing changed: it cannot any more. */
+  attachFeed(session: Session): boolean {
+    if (session.mode !== "live" || !session.tracked || session.fed >= 0 || session.input.base > 0) return false;
+    if (session.closedAt !== 0) return false;
+    session.fed = 0;
+    this.feedable.add(session);
+    this.progressed.add(session);
+    session.dropReason(Reason.NoApplication);
+    this.#tell(session);
+    return true;
+  }
+
+  /** The application is gone. Another may start over only if nothing was let go of yet. */
+  detachFeed(session: Session): void {
+    session.fed = -1;
+    if (session.closedAt !== 0) return;
+    if (session.input.base > 0) session.giveUp(Reason.FeedLost);
+    session.addReason(Reason.NoApplication);
+    this.#tell(session);
+  }
+
+  /** Vouched-for input the feed does not have yet, as views valid until the next ingest. At most `maxBytes`. */
+  takeFeed(session: Session, maxBytes: number): Uint8Array[] {
+    if (session.fed < 0 || !session.tracked) return [];
+    const end = session.inEnd >= 0 ? session.inEnd : session.feedEnd;
+    return session.input.read(session.fed, Math.min(end, session.fed + maxBytes));
+  }
+
+  /** `bytes` more are in the feed. */
+  fed(session: Session, bytes: number): void {
+    session.fed += bytes;
+    session.trimInput();
+  }
+
+  /** After the last drain: fixes in_end of every session that goes on. */
+  finish(now: number): void {
+    this.endDrain(now);
+    for (const session of this.#ending) this.#close(session, "socket-ended", now);
+    for (const session of this.#byId.values()) {
+      if (session.closedAt !== 0 || !session.tracked) continue;
+      session.inEnd = Math.min(session.vouched, session.input.end);
+      // A conflict beyond in_end is none: those bytes are the peer's to send again.
+      if (session.input.conflictEnd >= 0 && session.input.conflictStart >= session.inEnd) {
+        session.input.truncate(session.inEnd);
+        session.dropReason(Reason.AmbiguousInput);
+      }
+    }
+  }
+
+  /** What to answer a recently closed session with (td_closed); null: it did not finish both ways. */
+  closedEntry(session: Session): { ack: number; seq: number } | null {
+    if (!session.finished) return null;
+    return {
+      ack: sequenceOf(session.finIn + 1, session.firstIn),
+      seq: sequenceOf(session.finOut + 1, session.firstOut),
+    };
+  }
+
+  takeEvents(): RecorderEvents {
+    const events = this.#events;
+    if (events.opened.length + events.closed.length + events.reasons.length > 0)
+      this.#events = { opened: [], closed: [], reasons: [] };
+    return events;
+  }
+
+  /** Forgets a session and what it keeps. */
+  forget(session: Session): void {
+    session.input.release();
+    session.output.release();
+    this.#byId.delete(session.id);
+    if (this.#byFlow.get(session.flow) === session) this.#byFlow.delete(session.flow);
+    if (this.#byTuple.get(session.tuple) === session) this.#byTuple.delete(session.tuple);
+    for (const set of [this.#halfOpen, this.#closed, this.#ending, this.feedable, this.progressed]) set.delete(session);
+    if (this.#lastSession === session) this.#lastFlow = 0;
+  }
+
+  /** False: of an epoch older than one already seen. The data plane refuses those, so this is an alarm. */
+  #admitEpoch(record: RecordCursor): boolean {
+    if (record.epoch > this.#epoch) {
+      this.#epoch = record.epoch;
+      return true;
+    }
+    this.counters.oldEpoch++;
+    const session = this.#lookup(record.flow, record);
+    if (session !== undefined && session.closedAt === 0) {
+      session.giveUp(Reason.AuditBreach);
+      this.#tell(session);
+    }
+    return false;
+  }
+
+  #lookup(flow: number, record: RecordCursor): Session | undefined {
+    let session = this.#byFlow.get(flow);
+    if (session === undefined) {
+      // The data plane gives a flow a new id when its own table had to forget it.
+      session = this.#byTuple.get(tupleOf(record.bytes, record.keyStart));
+      if (session === undefined) return undefined;
+      this.#byFlow.delete(session.flow);
+      session.flow = flow;
+      this.#byFlow.set(flow, session);
+    }
+    this.#lastFlow = flow;
+    this.#lastSession = session;
+    return session;
+  }
+
+  #handshake(record: RecordCursor, out: boolean): void {
+    const ack = (record.tcpFlags & TCP_ACK) !== 0;
+    if (record.tcpFlags & TCP_RST) return;
+    if (out) {
+      if (ack) this.#synAckSent(record);
+      else this.#synSent(record);
+    } else if (ack) this.#synAckReceived(record);
+    else this.#synReceived(record);
+  }
+
+  #synReceived(record: RecordCursor): void {
+    const flow = record.flow;
+    const known = this.#syns.get(flow);
+    const candidate = candidateOf(record);
+    if (known === undefined) {
+      if (this.#syns.size >= this.#options.halfOpenLimit) {
+        const oldest = this.#syns.keys().next();
+        if (!oldest.done) this.#syns.delete(oldest.value);
+        this.counters.halfOpenEvicted++;
+      }
+      this.#syns.set(flow, [candidate]);
+      return;
+    }
+    if (known.some((other) => sameOffer(other, candidate))) return;
+    known.push(candidate);
+    if (known.length > MAX_CANDIDATES) known.shift();
+  }
+
+  /** The active answers a SYN: its ACK says which one, and from now on there is a session. */
+  #synAckSent(record: RecordCursor): void {
+    const existing = this.#lookup(record.flow, record);
+    const offered = this.#syns.get(record.flow) ?? [];
+    const matching = offered.filter(({ isn, data }) => {
+      const over = (record.ack - isn - 1) >>> 0;
+      return over === 0 || (data > 0 && over === data);
+    });
+    const picked = matching[0];
+    const firstIn = picked === undefined ? record.ack : (picked.isn + 1) >>> 0;
+    const firstOut = (record.seq + 1) >>> 0;
+    if (existing !== undefined && existing.firstOut === firstOut && existing.firstIn === firstIn) {
+      existing.lastTime = record.time; // sent again
+      return;
+    }
+    this.#syns.delete(record.flow);
+    const session = this.#open(record, existing, true);
+    session.firstIn = firstIn;
+    session.firstOut = firstOut;
+    session.ownOptions = optionsOf(record);
+    session.rightEdge = record.window;
+    session.receiveWindowRaw = record.window;
+    if (session.ownOptions.timestamps) {
+      session.tsvalOut = session.tsvalFirst = session.ownOptions.timestamps.value;
+      session.tsvalOutTime = session.tsvalFirstTime = record.time;
+    }
+    const frame = record.frameStart;
+    session.synAck = record.bytes.slice(frame + record.l3Offset, frame + record.payloadOffset);
+    if (picked === undefined) {
+      session.giveUp(Reason.HandshakeBroken);
+    } else {
+      session.adoptPeerOptions(
+        picked.options,
+        matching.map(({ options }) => options),
+      );
+      session.sendWindow = session.sendWindowRaw = session.maxSendWindow = picked.window;
+      session.windowSeq = -1;
+      // Taken by the active, the SYN's data would be stream bytes before any candidate of ours.
+      if (record.ack !== firstIn) session.giveUp(Reason.FastOpen);
+    }
+    if (record.payloadLength > 0) session.giveUp(Reason.FastOpen);
+    this.#addHalfOpen(session);
+  }
+
+  /** The active opens a session itself. */
+  #synSent(record: RecordCursor): void {
+    const existing = this.#lookup(record.flow, record);
+    const firstOut = (record.seq + 1) >>> 0;
+    if (existing !== undefined && !existing.passive && existing.firstOut === firstOut) {
+      existing.lastTime = record.time;
+      return;
+    }
+    const session = this.#open(record, existing, false);
+    session.firstOut = firstOut;
+    session.ownOptions = optionsOf(record);
+    session.rightEdge = record.window;
+    session.receiveWindowRaw = record.window;
+    if (record.payloadLength > 0) session.giveUp(Reason.FastOpen);
+    this.#addHalfOpen(session);
+  }
+
+  #synAckReceived(record: RecordCursor): void {
+    const session = this.#lookup(record.flow, record);
+    if (session === undefined || session.passive || session.established || record.ack !== session.firstOut) {
+      this.counters.strays++;
+      return;
+    }
+    const candidate = candidateOf(record);
+    if (session.candidates.some((other) => sameOffer(other, candidate))) return;
+    session.candidates.push(candidate);
+    if (session.candidates.length > MAX_CANDIDATES) session.candidates.shift();
+    if (candidate.data > 0) session.giveUp(Reason.FastOpen);
+  }
+
+  /** A session the active has and whose beginning was not recorded. */
+  #joinMidStream(record: RecordCursor): void {
+    const session = this.#open(record, undefined, true);
+    session.established = true;
+    session.giveUpAt(Reason.JoinedMidStream, record.seq, record.ack, record.seq);
+    session.takeOutput(record);
+    this.counters.opened++;
+    this.#events.opened.push(session);
+    this.#tell(session);
+  }
+
+  #open(record: RecordCursor, existing: Session | undefined, passive: boolean): Session {
+    const tuple = tupleOf(record.bytes, record.keyStart);
+    if (existing !== undefined) {
+      if (existing.closedAt === 0) this.#close(existing, "reincarnated", record.time);
+      this.#byFlow.delete(existing.flow);
+    }
+    const mode = this.#options.services.get(record.service) ?? "delivered";
+    const session = new Session(
+      this.#nextId++,
+      record.flow,
+      record.bytes.slice(record.keyStart, record.keyStart + KEY_BYTES),
+      tuple,
+      record.service,
+      mode,
+      passive,
+      this.#options.sessionBytes,
+      this.budget,
+    );
+    session.uplink = record.uplink;
+    session.lastTime = record.time;
+    session.openedAt = record.time;
+    if (mode === "live") session.addReason(Reason.NoApplication);
+    this.#byId.set(session.id, session);
+    this.#byTuple.set(tuple, session);
+    this.#byFlow.set(session.flow, session);
+    this.#lastFlow = session.flow;
+    this.#lastSession = session;
+    return session;
+  }
+
+  #addHalfOpen(session: Session): void {
+    session.addReason(Reason.HalfOpen);
+    if (this.#halfOpen.size >= this.#options.halfOpenLimit) {
+      const oldest = this.#halfOpen.values().next();
+      if (!oldest.done) this.forget(oldest.value);
+      this.counters.halfOpenEvicted++;
+    }
+    this.#halfOpen.add(session);
+  }
+
+  #settle(session: Session, now: number): void {
+    if (session.closedAt !== 0) return;
+    if (!session.audit(now)) session.giveUp(Reason.AuditBreach);
+    session.trimInput();
+    if (session.established && this.#halfOpen.delete(session)) {
+      this.counters.opened++;
+      this.#events.opened.push(session);
+    }
+    this.#tell(session);
+    if (session.fed >= 0) {
+      this.progressed.add(session);
+      if (session.feedEnd > session.fed) this.feedable.add(session);
+    }
+    if (session.finished) this.#close(session, "closed", now);
+  }
+
+  #tell(session: Session): void {
+    if (session.reasons === session.toldReasons) return;
+    if (session.reasons & ~Math.max(0, session.toldReasons) & reasonBit(Reason.AuditBreach)) this.counters.auditBreaches++;
+    session.toldReasons = session.reasons;
+    if (session.established) this.#events.reasons.push(session);
+  }
+
+  #close(session: Session, cause: CloseCause, now: number): void {
+    this.#ending.delete(session);
+    session.closedAt = now;
+    session.inEnd = Math.min(session.vouched, session.feedEnd);
+    session.output.release();
+    if (session.fed < 0) session.input.release();
+    if (this.#halfOpen.delete(session)) {
+      // Nobody was told of it.
+      this.forget(session);
+      return;
+    }
+    this.counters.closed++;
+    this.#closed.add(session);
+    this.#events.closed.push({ session, cause });
+  }
+
+  /** Once a second: what nothing else would come past for. */
+  #sweep(now: number): void {
+    this.#sweptAt = now;
+    for (const session of this.#closed) {
+      if (now - session.closedAt < this.#options.closedNs) break;
+      this.forget(session);
+    }
+    for (const session of this.#halfOpen) {
+      if (now - session.openedAt < HALF_OPEN_NS) break;
+      this.forget(session);
+    }
+    for (const session of this.#byId.values()) {
+      if (session.suspicious && !session.audit(now)) {
+        session.giveUp(Reason.AuditBreach);
+        this.#tell(session);
+      }
+      if (now - session.lastTime > SWEEP_NS) {
+        session.input.releaseIfEmpty();
+        session.output.releaseIfEmpty();
+      }
+    }
+  }
+}
+
+function optionsOf(record: RecordCursor) {
+  return parseTcpOptions(record.bytes, record.optionsStart, record.payloadStart);
+}
+
+function candidateOf(record: RecordCursor): HandshakeCandidate {
+  return { isn: record.seq, options: optionsOf(record), data: record.payloadLength, window: record.window };
+}
+
+function sameOffer(a: HandshakeCandidate, b: HandshakeCandidate): boolean {
+  return (
+    a.isn === b.isn &&
+    a.data === b.data &&
+    a.options.mss === b.options.mss &&
+    a.options.wscale === b.options.wscale &&
+    a.options.sack === b.options.sack &&
+    a.options.mptcp === b.options.mptcp &&
+    (a.options.timestamps === null) === (b.options.timestamps === null)
+  );
+}
