@@ -16,7 +16,7 @@ setup:
 	@scripts/setup.sh
 
 bpf: setup
-	@$(MAKE) -s -f bpf/build.mk CLANG=$(CLANG)
+	@$(MAKE) -s -f bpf/build.mk bpf CLANG=$(CLANG)
 
 src/abi.gen.ts: bpf/abi.h scripts/abi.mjs
 	@node scripts/abi.mjs --clang $(CLANG)

@@ -12,7 +12,15 @@ const header = path.join(root, "bpf", "abi.h");
 const output = path.join(root, "src", "abi.gen.ts");
 const clangFlag = process.argv.indexOf("--clang");
 const clang = clangFlag > 0 ? process.argv[clangFlag + 1] : "clang-14";
-const flags = ["-target", "bpf", "-g", "-O2", "-include", "linux/types.h", `-I/usr/include/${process.arch === "arm64" ? "aarch64" : "x86_64"}-linux-gnu`];
+const flags = [
+  "-target",
+  "bpf",
+  "-g",
+  "-O2",
+  "-include",
+  "linux/types.h",
+  `-I/usr/include/${process.arch === "arm64" ? "aarch64" : "x86_64"}-linux-gnu`,
+];
 
 const run = (program, args, input) => execFileSync(program, args, { encoding: "utf8", input, maxBuffer: 1 << 26 });
 
@@ -61,14 +69,29 @@ const table = (name, entries, type = "") => {
   lines.push(type ? "};" : "} as const;", "");
 };
 const members = (name, value) =>
-  `{ ${typeNamed("STRUCT", name).members.map((member) => `${member.name}: ${value(member)}`).join(", ")} }`;
-table("sizes", structs.map((name) => [name, typeNamed("STRUCT", name).size]));
-table("offsets", structs.map((name) => [name, members(name, (member) => member.bits_offset / 8)]));
-table("memberSizes", structs.map((name) => [name, members(name, (member) => sizeOf(member.type_id))]));
+  `{ ${typeNamed("STRUCT", name)
+    .members.map((member) => `${member.name}: ${value(member)}`)
+    .join(", ")} }`;
+table(
+  "sizes",
+  structs.map((name) => [name, typeNamed("STRUCT", name).size]),
+);
+table(
+  "offsets",
+  structs.map((name) => [name, members(name, (member) => member.bits_offset / 8)]),
+);
+table(
+  "memberSizes",
+  structs.map((name) => [name, members(name, (member) => sizeOf(member.type_id))]),
+);
 for (const name of enums) {
   const { values } = typeNamed("ENUM", name);
   for (const { name: constant, val } of values) lines.push(`export const ${constant} = ${val};`);
-  table(`${name}_names`, values.map(({ name: constant, val }) => [val, JSON.stringify(constant)]), ": Record<number, string>");
+  table(
+    `${name}_names`,
+    values.map(({ name: constant, val }) => [val, JSON.stringify(constant)]),
+    ": Record<number, string>",
+  );
 }
 for (const { name, val } of typeNamed("ENUM", "defines").values) {
   lines.push(`export const ${name.slice("define_".length)} = ${val};`);

@@ -41,8 +41,18 @@ function runFile(file) {
   return new Promise((resolve) => {
     const child = spawn(
       process.execPath,
-      ["--enable-source-maps", `--test-reporter=${reporter}`, "--test-reporter-destination=stdout", path.join(tests, file)],
-      { cwd: root, detached: true, stdio: ["ignore", "pipe", "pipe", "pipe"], env: { ...process.env, FORCE_COLOR: "0" } },
+      [
+        "--enable-source-maps",
+        `--test-reporter=${reporter}`,
+        "--test-reporter-destination=stdout",
+        path.join(tests, file),
+      ],
+      {
+        cwd: root,
+        detached: true,
+        stdio: ["ignore", "pipe", "pipe", "pipe"],
+        env: { ...process.env, FORCE_COLOR: "0" },
+      },
     );
     running.add(child);
     const results = [];
@@ -77,9 +87,11 @@ function runFile(file) {
       totals.skipped += of("skipped").length;
       totals.failed += failed.length + (problem === null ? 0 : 1);
       const seconds = ((performance.now() - started) / 1000).toFixed(1).padStart(6);
-      const verdict = failed.length > 0 || problem !== null ? "FAIL" : results.length > of("skipped").length ? "ok  " : "skip";
+      const verdict =
+        failed.length > 0 || problem !== null ? "FAIL" : results.length > of("skipped").length ? "ok  " : "skip";
       console.log(`${verdict} ${seconds} s  ${file.replace(/\.js$/, ".ts")}  (${of("passed").length} tests)`);
-      for (const { name, reason } of of("skipped")) console.log(`       skipped: ${name}: ${reason ?? "no reason given"}`);
+      for (const { name, reason } of of("skipped"))
+        console.log(`       skipped: ${name}: ${reason ?? "no reason given"}`);
       for (const { name, error } of failed) console.log(`       failed: ${name}\n${error.replace(/^/gm, "         ")}`);
       if (problem !== null) console.log(`       ${problem}`);
       if ((failed.length > 0 || problem !== null) && output.trim() !== "")
