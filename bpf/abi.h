@@ -113,7 +113,7 @@ struct td_wire_option {
 	__u8 uplink; /* index of the uplink the frame came by or leaves by */
 	__u8 reserved;
 	__u16 service; /* __be16 */
-	__u16 reserved2;
+	__u16 checksum; /* Internet checksum (RFC 1071) of this option: the outer UDP has none, and a stamp is believed */
 	__u32 epoch; /* __be32 */
 	__u64 cookie; /* opaque */
 	__u32 copied_seq; /* __be32, what the application has read up to; valid with TD_WIRE_STAMP */
