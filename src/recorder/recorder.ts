@@ -501,7 +501,7 @@ export class Recorder {
     this.#sweptAt = now;
     for (const session of this.#closed) {
       if (now - session.closedAt < this.#options.closedNs) break;
-      this.forget(session);
+      if (session.fed < 0) this.forget(session);
     }
     for (const session of this.#halfOpen) {
       if (now - session.openedAt < HALF_OPEN_NS) break;
