@@ -15,7 +15,11 @@
         "src/netlink_parse.cc",
         "src/descriptors.cc",
         "src/polled.cc",
-        "src/tcp_state.cc"
+        "src/tcp_state.cc",
+        "src/restore.cc",
+        "src/tcp_repair.cc",
+        "src/inject.cc",
+        "src/sd_notify.cc"
       ],
       "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_CPP_EXCEPTIONS", "_GNU_SOURCE"],
       "include_dirs": ["../bpf"],

@@ -6,9 +6,12 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports)
 {
 	tandem::register_bpf(env, exports);
 	tandem::register_ring(env, exports);
+	tandem::register_restore(env, exports);
+	tandem::register_inject(env, exports);
 	tandem::register_descriptors(env, exports);
 	tandem::register_tcp_state(env, exports);
 	tandem::register_rtnetlink(env, exports);
+	tandem::register_sd_notify(env, exports);
 	return exports;
 }
 

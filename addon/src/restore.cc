@@ -1,0 +1,147 @@
+// Many sessions restored in one call: the JavaScript values are read first, then only system calls are made.
+#include "arguments.h"
+#include "errors.h"
+#include "families.h"
+#include "tcp_repair.h"
+
+#include <vector>
+
+namespace tandem {
+namespace {
+
+IpAddress key_address(const Napi::Object &session, const char *name, int family)
+{
+	Bytes bytes = as_bytes(session.Get(name), name);
+	if (bytes.length != 16)
+		fail(session.Env(), EINVAL, "restore", std::string(name) + " must have 16 bytes");
+	IpAddress address;
+	address.family = family;
+	memcpy(address.bytes, bytes.data, address.length());
+	return address;
+}
+
+uint16_t port_of(const Napi::Object &session, const char *name)
+{
+	uint32_t port = as_u32(session.Get(name), name);
+	if (!port || port > 65535)
+		fail(session.Env(), EINVAL, "restore", std::string(name) + " " + std::to_string(port));
+	return static_cast<uint16_t>(port);
+}
+
+uint8_t shift_of(const Napi::Value &value, const char *name)
+{
+	uint32_t shift = as_u32(value, name);
+	if (shift > 14) // RFC 7323, section 2.3
+		fail(value.Env(), EINVAL, "restore", std::string(name) + " is larger than 14");
+	return static_cast<uint8_t>(shift);
+}
+
+SessionState read_session(const Napi::Object &session)
+{
+	Napi::Env env = session.Env();
+	SessionState state;
+	uint32_t family = as_u32(session.Get("family"), "family");
+	if (family != 4 && family != 6)
+		fail(env, EAFNOSUPPORT, "restore", "family is 4 or 6");
+	int address_family = family == 4 ? AF_INET : AF_INET6;
+	state.local = key_address(session, "localIp", address_family);
+	state.peer = key_address(session, "peerIp", address_family);
+	state.local_port = port_of(session, "localPort");
+	state.peer_port = port_of(session, "peerPort");
+	state.snd_una = as_u32(session.Get("sndUna"), "sndUna");
+	Bytes unacked = as_bytes(session.Get("unacked"), "unacked");
+	state.unacked = unacked.data;
+	state.unacked_length = unacked.length;
+	state.rcv_seq = as_u32(session.Get("rcvSeq"), "rcvSeq");
+	Bytes received = as_bytes(session.Get("received"), "received");
+	state.received = received.data;
+	state.received_length = received.length;
+	uint32_t mss = as_u32(session.Get("mss"), "mss");
+	if (!mss || mss > 65535)
+		fail(env, EINVAL, "restore", "mss " + std::to_string(mss));
+	state.mss = static_cast<uint16_t>(mss);
+	Napi::Value send_shift = session.Get("sndWscale"), receive_shift = session.Get("rcvWscale");
+	if (is_absent(send_shift) != is_absent(receive_shift))
+		fail(env, EINVAL, "restore", "both window scales or neither");
+	state.window_scale = !is_absent(send_shift);
+	if (state.window_scale) {
+		state.snd_wscale = shift_of(send_shift, "sndWscale");
+		state.rcv_wscale = shift_of(receive_shift, "rcvWscale");
+	}
+	state.sack = as_flag(session.Get("sackPermitted"), "sackPermitted");
+	Napi::Value timestamp = session.Get("timestamp");
+	if (!is_absent(timestamp))
+		state.timestamp = as_u32(timestamp, "timestamp");
+	Napi::Value window = session.Get("window");
+	if (!is_absent(window)) {
+		Napi::Object values = as_object(window, "window");
+		state.window = SessionState::Window{
+			as_u32(values.Get("sndWl1"), "sndWl1"), as_u32(values.Get("sndWnd"), "sndWnd"),
+			as_u32(values.Get("maxWindow"), "maxWindow"), as_u32(values.Get("rcvWnd"), "rcvWnd"),
+			as_u32(values.Get("rcvWup"), "rcvWup")};
+	}
+	return state;
+}
+
+Napi::Value restore(const Napi::CallbackInfo &info)
+{
+	Napi::Env env = info.Env();
+	if (!info[0].IsArray())
+		wrong_type(env, "sessions", "an array");
+	Napi::Array sessions = info[0].As<Napi::Array>();
+	std::vector<SessionState> states;
+	states.reserve(sessions.Length());
+	for (uint32_t index = 0; index < sessions.Length(); index++) {
+		Napi::HandleScope scope(env);
+		states.push_back(read_session(as_object(sessions.Get(index), "session")));
+	}
+	std::vector<RestoreOutcome> outcomes;
+	outcomes.reserve(states.size());
+	for (const SessionState &state : states)
+		outcomes.push_back(restore_session(state));
+
+	Napi::Array answer = Napi::Array::New(env, outcomes.size());
+	for (uint32_t index = 0; index < outcomes.size(); index++) {
+		const RestoreOutcome &outcome = outcomes[index];
+		Napi::HandleScope scope(env);
+		Napi::Object entry = Napi::Object::New(env);
+		if (outcome.fd >= 0) {
+			entry.Set("fd", outcome.fd);
+		} else {
+			std::string code = errno_name(outcome.error);
+			entry.Set("code", code);
+			entry.Set("step", outcome.step);
+			entry.Set("message", std::string(outcome.step) + ": " + code + ", " + strerror(outcome.error));
+		}
+		answer.Set(index, entry);
+	}
+	return answer;
+}
+
+Napi::Value restore_release(const Napi::CallbackInfo &info)
+{
+	Napi::Env env = info.Env();
+	if (!info[0].IsArray())
+		wrong_type(env, "fds", "an array");
+	Napi::Array fds = info[0].As<Napi::Array>();
+	bool probe = as_flag(info[1], "probe");
+	std::vector<int> numbers;
+	for (uint32_t index = 0; index < fds.Length(); index++)
+		numbers.push_back(as_fd(fds.Get(index)));
+	Napi::Array answer = Napi::Array::New(env, numbers.size());
+	for (uint32_t index = 0; index < numbers.size(); index++) {
+		int number = leave_repair(numbers[index], probe);
+		answer.Set(index, number ? errno_name(number) : std::string());
+	}
+	return answer;
+}
+
+} // namespace
+
+void register_restore(Napi::Env, Napi::Object exports)
+{
+	add_function(exports, "restore", restore);
+	add_function(exports, "restoreRelease", restore_release);
+}
+
+} // namespace tandem
