@@ -279,6 +279,8 @@ export interface Native {
   shutdownWrite(fd: number): void;
   setBufferSizes(fd: number, send: number, receive: number): void; // 0: leave
   tcpInfo(fd: number): TcpInfo;
+  /** The TSval the socket would send now. */
+  tcpTimestamp(fd: number): number;
   /** Output bytes not yet acknowledged (SIOCOUTQ) and not yet sent (SIOCOUTQNSD). */
   outQueue(fd: number): { unacked: number; unsent: number };
   // pulse

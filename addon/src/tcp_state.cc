@@ -44,6 +44,15 @@ Napi::Value tcp_info(const Napi::CallbackInfo &info)
 	return answer;
 }
 
+Napi::Value tcp_timestamp(const Napi::CallbackInfo &info)
+{
+	Napi::Env env = info.Env();
+	uint32_t value = 0;
+	socklen_t length = sizeof(value);
+	check(env, getsockopt(as_fd(info[0]), IPPROTO_TCP, TCP_TIMESTAMP, &value, &length), "getsockopt", "TCP_TIMESTAMP");
+	return Napi::Number::New(env, value);
+}
+
 Napi::Value out_queue(const Napi::CallbackInfo &info)
 {
 	Napi::Env env = info.Env();
@@ -61,6 +70,7 @@ Napi::Value out_queue(const Napi::CallbackInfo &info)
 void register_tcp_state(Napi::Env, Napi::Object exports)
 {
 	add_function(exports, "tcpInfo", tcp_info);
+	add_function(exports, "tcpTimestamp", tcp_timestamp);
 	add_function(exports, "outQueue", out_queue);
 }
 
