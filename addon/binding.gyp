@@ -19,7 +19,11 @@
         "src/restore.cc",
         "src/tcp_repair.cc",
         "src/inject.cc",
-        "src/sd_notify.cc"
+        "src/sd_notify.cc",
+        "src/pulse.cc",
+        "src/pulse_state.cc",
+        "src/pulse_wire.cc",
+        "src/siphash.cc"
       ],
       "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_CPP_EXCEPTIONS", "_GNU_SOURCE"],
       "include_dirs": ["../bpf"],

@@ -11,6 +11,7 @@ void register_restore(Napi::Env env, Napi::Object exports);
 void register_inject(Napi::Env env, Napi::Object exports);
 void register_descriptors(Napi::Env env, Napi::Object exports);
 void register_tcp_state(Napi::Env env, Napi::Object exports);
+void register_pulse(Napi::Env env, Napi::Object exports);
 void register_rtnetlink(Napi::Env env, Napi::Object exports);
 void register_sd_notify(Napi::Env env, Napi::Object exports);
 

@@ -10,6 +10,7 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports)
 	tandem::register_inject(env, exports);
 	tandem::register_descriptors(env, exports);
 	tandem::register_tcp_state(env, exports);
+	tandem::register_pulse(env, exports);
 	tandem::register_rtnetlink(env, exports);
 	tandem::register_sd_notify(env, exports);
 	return exports;
