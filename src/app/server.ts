@@ -262,8 +262,14 @@ class Application {
   /** `fd` is duplicated; it stays the caller's. False: the application is gone. */
   send(message: AgentMessage, fd?: number): boolean {
     if (this.#gone) return false;
-    this.#channel.send(encodeMessage(message), fd === undefined ? undefined : [fd]);
-    if (this.#channel.pending() > (this.#options.maxPending ?? 4_194_304)) this.#drop("too-slow");
+    try {
+      this.#channel.send(encodeMessage(message), fd === undefined ? undefined : [fd]);
+    } catch (error) {
+      // The kernel would not take the descriptor (EMFILE, ETOOMANYREFS): this application cannot be served.
+      this.#drop(closeReason(error as NativeError));
+      return false;
+    }
+    if (this.#channel.pending() > (this.#options.maxPending ?? 4_194_304)) this.#drop(refusal("too-slow").message);
     return !this.#gone;
   }
 
@@ -341,10 +347,10 @@ class Application {
     this.#events.onMessage(message);
   }
 
-  /** Too slow to be told so. */
-  #drop(code: RefusalCode): void {
+  /** Without a word: it would not get it. */
+  #drop(reason: string): void {
     this.#channel.destroy();
-    this.#leave(refusal(code).message);
+    this.#leave(reason);
   }
 
   #leave(reason: string): void {

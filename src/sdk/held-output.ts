@@ -33,17 +33,9 @@ export class HeldOutput {
     return Math.max(0, this.#produced - this.#released);
   }
 
-  /** Counts `chunk` as produced, and returns its part that is not released: a view, perhaps empty. */
-  beyond(chunk: Buffer): Buffer {
-    const start = this.#produced;
-    this.#produced += chunk.length;
-    if (start >= this.#released) return chunk;
-    return chunk.subarray(Math.min(chunk.length, this.#released - start));
-  }
-
   /** Keeps a copy of what is not released; the caller may use its buffer again. */
   hold(chunk: Buffer): void {
-    let rest = this.beyond(chunk);
+    let rest = this.#beyond(chunk);
     while (rest.length > 0) {
       let last = this.#blocks.at(-1);
       if (last === undefined || this.#tail === last.length) {
@@ -91,5 +83,19 @@ export class HeldOutput {
     this.#tail = 0;
     this.#released = Math.max(this.#released, this.#produced);
     return views;
+  }
+
+  /** After take(): returns the part of `chunk` that is not released (a view, perhaps empty), for sending at once. */
+  pass(chunk: Buffer): Buffer {
+    const rest = this.#beyond(chunk);
+    this.#released = Math.max(this.#released, this.#produced);
+    return rest;
+  }
+
+  #beyond(chunk: Buffer): Buffer {
+    const start = this.#produced;
+    this.#produced += chunk.length;
+    if (start >= this.#released) return chunk;
+    return chunk.subarray(Math.min(chunk.length, this.#released - start));
   }
 }

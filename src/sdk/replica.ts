@@ -58,6 +58,8 @@ export class Replica extends Duplex {
     this.#holdLimit = options.holdLimit ?? 1_048_576;
     this.#source = session.feed;
     this.#held.release(session.outputOffset);
+    // Paused before anybody listens: it flows when the application reads.
+    session.feed.pause();
     session.feed.on("data", (chunk: Buffer) => this.#onInput(session.feed, chunk));
     session.feed.on("close", () => this.#onFeedEnd());
     session.on("progress", (outputOffset) => this.#onProgress(outputOffset));
@@ -209,10 +211,9 @@ export class Replica extends Duplex {
     if (socket !== null) {
       this.#send(
         socket,
-        chunks.map((chunk) => this.#held.beyond(chunk)),
+        chunks.map((chunk) => this.#held.pass(chunk)),
         callback,
       );
-      this.#held.release(Math.max(this.#held.produced, this.#held.released));
       return;
     }
     for (const chunk of chunks) this.#held.hold(chunk);
@@ -287,6 +288,7 @@ export class Replica extends Duplex {
     const socket = takeover.socket;
     this.#source = socket;
     this.session.feed.destroy();
+    socket.pause();
     socket.on("data", (chunk: Buffer) => this.#onInput(socket, chunk));
     socket.on("end", () => this.#endInput());
     // With the input at its end already, the socket must still see the peer's FIN to close.

@@ -8,7 +8,7 @@ import type { Endpoint } from "../app/messages.js";
 import { Replica, type ReplicaOptions } from "./replica.js";
 
 export interface Takeover {
-  /** The TCP connection, paused. Its first byte is the input stream's byte `inputOffset`. */
+  /** The TCP connection. Its first byte is the input stream's byte `inputOffset`. */
   socket: net.Socket;
   /** The feed ends exactly here. */
   inputOffset: number;
@@ -35,11 +35,9 @@ export interface SessionFacts {
   peer: Endpoint;
 }
 
-/** A stream from a received descriptor that stays open for one direction when the other has ended, and paused. */
+/** A stream from a received descriptor; it flows when somebody listens. */
 export function socketFromDescriptor(fd: number, allowHalfOpen: boolean): net.Socket {
-  const socket = new net.Socket({ fd, allowHalfOpen, readable: true, writable: true });
-  socket.pause();
-  return socket;
+  return new net.Socket({ fd, allowHalfOpen, readable: true, writable: true });
 }
 
 export class StandbySession extends EventEmitter<SessionEvents> {
