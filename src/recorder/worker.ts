@@ -19,6 +19,7 @@ const BATCH_BYTES = 1 << 20;
 /** Batches in one tick, so that messages are heard under load. */
 const BATCHES_PER_TICK = 16;
 const PROGRESS_NS = 10e6;
+const DRAIN_LIMIT_NS = 500e6;
 
 if (parentPort === null) throw new Error("worker.ts is started as a worker thread");
 const port = parentPort;
@@ -138,8 +139,9 @@ function statusOf(request: number, withSessions: boolean): RecorderStatus {
 
 function takeOver(request: Extract<ToRecorder, { type: "takeover" }>): void {
   const began = nowNs();
-  // Old frames are refused by now, so this ends. A sample may still be in its producer's hands for a moment.
-  while (ring.backlog() > 0) drain(BATCHES_PER_TICK);
+  // Old frames are refused by now, so this ends; a sample may still be in its producer's hands for a moment. Were the
+  // gate open after all, a takeover that never ends would be worse than one that leaves the newest to be sent again.
+  while (ring.backlog() > 0 && nowNs() - began < DRAIN_LIMIT_NS) drain(BATCHES_PER_TICK);
   const drained = nowNs();
   recorder.finish(drained);
   tellEvents();
