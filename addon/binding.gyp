@@ -22,6 +22,7 @@
         "src/sd_notify.cc",
         "src/pulse.cc",
         "src/pulse_state.cc",
+        "src/resident.cc",
         "src/pulse_wire.cc",
         "src/siphash.cc"
       ],

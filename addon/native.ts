@@ -37,7 +37,7 @@ export interface LoadOptions {
   rodata?: Record<string, Uint8Array>;
   /** max_entries by map name (a ring buffer: bytes). */
   maxEntries?: Record<string, number>;
-  /** Maps to use instead of making new ones (shared between objects), by map name. */
+  /** Maps to use instead of making new ones (shared between objects), by map name; names the object lacks are passed over. */
   reuse?: Record<string, number>;
   /** Programs not to load, by name. */
   skip?: string[];
@@ -209,6 +209,7 @@ export interface LinkInfo {
   name: string;
   mac: Uint8Array; // 6 bytes, empty if none
   mtu: number;
+  /** Administratively up; the carrier may be missing. */
   up: boolean;
   /** Device type of ARPHRD_*: 1 Ethernet, 772 loopback. */
   type: number;

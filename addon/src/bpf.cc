@@ -115,7 +115,10 @@ void set_rodata(Napi::Env env, struct bpf_object *object, const std::string &nam
 
 void reuse_map(Napi::Env env, struct bpf_object *object, const std::string &name, int fd)
 {
-	struct bpf_map *map = find_map(env, object, name);
+	// One set of maps serves objects that each use a part of it.
+	struct bpf_map *map = bpf_object__find_map_by_name(object, name.c_str());
+	if (!map)
+		return;
 	struct bpf_map_info info = {};
 	__u32 length = sizeof(info);
 	check(env, bpf_obj_get_info_by_fd(fd, &info, &length), "bpf_obj_get_info_by_fd", name);

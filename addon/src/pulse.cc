@@ -5,11 +5,11 @@
 #include "families.h"
 #include "ip_address.h"
 #include "pulse_state.h"
+#include "resident.h"
 
 #include <bpf/bpf.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
-#include <linux/capability.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/ip.h>
@@ -188,43 +188,39 @@ Napi::Object event_object(Napi::Env env, const PulseEvent &event)
 	return object;
 }
 
-class PulseThread {
+/// Lives until stop() or the end of the environment, whichever comes first, whatever JavaScript still refers to.
+class PulseThread : public std::enable_shared_from_this<PulseThread> {
 public:
 	PulseThread() = default;
 	PulseThread(const PulseThread &) = delete;
 	PulseThread &operator=(const PulseThread &) = delete;
-	~PulseThread()
-	{
-		stop();
-		for (PathSocket &path : paths_)
-			::close(path.fd);
-		for (int fd : {epoll_, timer_, wake_}) {
-			if (fd >= 0)
-				::close(fd);
-		}
-	}
+	~PulseThread() { close_descriptors(); }
 
 	void start(Napi::Env env, const Napi::Object &options, const Napi::Function &on_event)
 	{
 		read_options(env, options);
 		prepare_descriptors(env);
-		memory_locked_ = lock_memory();
 		state_ = std::make_unique<PulseState>(settings_, boot_time_ns());
 		// It keeps the process alive until stop().
 		events_ = Napi::ThreadSafeFunction::New(env, on_event, "tandem:pulse", 0, 1);
+		env_ = env;
+		running_ = shared_from_this();
+		napi_add_env_cleanup_hook(env, stop_with_environment, this);
 		thread_ = std::thread([this] { run(); });
-		running_ = true;
 	}
 
 	void stop()
 	{
-		if (!running_)
+		std::shared_ptr<PulseThread> until_done = std::move(running_);
+		if (!until_done)
 			return;
-		running_ = false;
+		napi_remove_env_cleanup_hook(env_, stop_with_environment, this);
 		stopping_.store(true);
 		wake();
 		thread_.join();
 		events_.Release();
+		std::lock_guard<InheritingMutex> guard(mutex_);
+		close_descriptors();
 	}
 
 	void say(uint8_t role, uint32_t epoch, uint32_t flags)
@@ -283,6 +279,23 @@ public:
 	}
 
 private:
+	/// A worker that ends without stop() must not leave the thread behind with a dead environment.
+	static void stop_with_environment(void *self) { static_cast<PulseThread *>(self)->stop(); }
+
+	void close_descriptors()
+	{
+		for (PathSocket &path : paths_) {
+			if (path.fd >= 0)
+				::close(path.fd);
+			path.fd = -1;
+		}
+		for (int *fd : {&epoll_, &timer_, &wake_}) {
+			if (*fd >= 0)
+				::close(*fd);
+			*fd = -1;
+		}
+	}
+
 	void read_options(Napi::Env env, const Napi::Object &options)
 	{
 		Bytes key = as_bytes(options.Get("key"), "key");
@@ -366,21 +379,7 @@ private:
 		}
 	}
 
-	/// Keeps what is in memory there. Not tried under a limit: MCL_FUTURE would then make later allocations fail.
-	static bool lock_memory()
-	{
-		struct rlimit limit = {};
-		getrlimit(RLIMIT_MEMLOCK, &limit);
-		struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-		struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
-		syscall(SYS_capget, &header, data);
-		bool capable = data[0].effective & (1U << CAP_IPC_LOCK);
-		if (!capable && limit.rlim_cur != RLIM_INFINITY)
-			return false;
-		return mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
-	}
-
-	void raise_priority()
+	void make_prompt()
 	{
 		struct sched_param parameters = {};
 		parameters.sched_priority = kRealtimePriority;
@@ -389,14 +388,16 @@ private:
 			reached = "realtime";
 		else if (setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kNice) == 0)
 			reached = "nice";
+		bool locked = keep_resident(state_.get(), sizeof(PulseState));
 		std::lock_guard<InheritingMutex> guard(mutex_);
 		priority_ = reached;
+		memory_locked_ = locked;
 	}
 
 	void wake()
 	{
 		uint64_t one = 1;
-		if (write(wake_, &one, sizeof(one)) < 0) {
+		if (wake_ >= 0 && write(wake_, &one, sizeof(one)) < 0) {
 			// It is full, which wakes as well.
 		}
 	}
@@ -411,7 +412,7 @@ private:
 	void run()
 	{
 		pthread_setname_np(pthread_self(), "tandem-pulse");
-		raise_priority();
+		make_prompt();
 		while (!stopping_.load()) {
 			std::vector<PulseEvent> events;
 			uint64_t deadline;
@@ -512,13 +513,14 @@ private:
 	int wake_ = -1;
 	bool memory_locked_ = false;
 	const char *priority_ = "normal";
-	InheritingMutex mutex_; // guards state_, voice_, urgent_, priority_ and every sending
+	InheritingMutex mutex_; // guards state_, voice_, urgent_, priority_, memory_locked_ and every sending
 	std::unique_ptr<PulseState> state_;
 	bool urgent_ = false;
 	Napi::ThreadSafeFunction events_;
 	std::atomic<bool> stopping_{false};
 	std::thread thread_;
-	bool running_ = false;
+	napi_env env_ = nullptr;
+	std::shared_ptr<PulseThread> running_; // itself
 };
 
 Napi::Value pulse_start(const Napi::CallbackInfo &info)
@@ -526,9 +528,6 @@ Napi::Value pulse_start(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	auto pulse = std::make_shared<PulseThread>();
 	pulse->start(env, as_object(info[0], "options"), as_function(info[1], "onEvent"));
-	// A worker that ends without stop() must not leave the thread behind with a dead environment.
-	env.AddCleanupHook([pulse] { pulse->stop(); });
-
 	Napi::Object answer = Napi::Object::New(env);
 	add_function(answer, "say", [pulse](const Napi::CallbackInfo &call) {
 		Napi::Object state = as_object(call[0], "state");

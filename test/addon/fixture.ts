@@ -1,10 +1,13 @@
 // What the addon's tests share: network namespaces with unique names, BPF objects compiled from a few lines of C.
 
-import { execFileSync } from "node:child_process";
+import assert from "node:assert/strict";
+import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import process from "node:process";
+import test from "node:test";
+import { fileURLToPath } from "node:url";
 
 export const isRoot = process.getuid?.() === 0;
 export const needsRoot = isRoot ? false : "needs root";
@@ -45,4 +48,33 @@ export function u32(value: number): Uint8Array {
 
 export function u64(value: bigint): Uint8Array {
   return new Uint8Array(BigUint64Array.of(value).buffer);
+}
+
+/** Runs the tests of `body` in a fresh network namespace, which ends with the process: this file is started again in
+ * one, and its outcome is one test here. */
+export function inOwnNamespace(fileUrl: string, name: string, body: () => void): void {
+  if (process.env.TANDEM_TEST_NAMESPACE === "own") {
+    run("ip", "link", "set", "lo", "up");
+    body();
+    return;
+  }
+  test(name, { skip: needsRoot }, () => {
+    const environment: NodeJS.ProcessEnv = { ...process.env, TANDEM_TEST_NAMESPACE: "own" };
+    delete environment.NODE_TEST_CONTEXT;
+    const child = spawnSync("unshare", ["--net", "--", process.execPath, fileURLToPath(fileUrl)], {
+      encoding: "utf8",
+      env: environment,
+    });
+    assert.equal(child.status, 0, child.stdout + child.stderr);
+  });
+}
+
+/** Waits until `ready` gives something, at most ten seconds. */
+export async function until<Value>(what: string, ready: () => Value | undefined | false | null): Promise<Value> {
+  for (let tries = 0; tries < 5000; tries++) {
+    const value = ready();
+    if (value !== undefined && value !== false && value !== null) return value;
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+  throw new Error(`never came: ${what}`);
 }
