@@ -305,8 +305,8 @@ export class Session {
       if (!this.passive) this.#establish();
       return;
     }
-    const acked = offsetOf(record.ack, this.firstIn, this.vouched);
     if (!this.established && !this.passive && !this.#pickSynAck(record.ack)) return;
+    const acked = offsetOf(record.ack, this.firstIn, this.vouched);
     this.vouch(acked);
     const edge = acked + record.window * (this.scales === null ? 1 : 2 ** this.scales.own);
     if (edge > this.rightEdge) this.rightEdge = edge;
