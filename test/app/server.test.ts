@@ -189,9 +189,12 @@ test("a session: feed, progress in batches, fin, closed", async () => {
     // Another one is lost.
     const next = nextSession(connection);
     const other = agent.open("web");
-    const lost = once(await next, "lost");
+    const lostSession = await next;
+    const lost = once(lostSession, "lost");
     agent.server.notReady(other.id, "memory");
     const [error] = await lost;
+    other.feed.end();
+    lostSession.feed.resume();
     assert.equal(error.code, "not-ready");
     assert.match(error.message, /memory/);
     assert.equal(agent.server.takeover(other.id, { inputOffset: 0, outputOffset: 0 }, -1), false);
