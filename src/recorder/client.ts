@@ -49,7 +49,8 @@ export class RecorderClient {
       worker.once("message", () => resolve());
       worker.once("error", reject);
     });
-    worker.removeAllListeners();
+    // Not all listeners: Node's own are among them, and without them no message arrives.
+    worker.removeAllListeners("error");
     return new RecorderClient(worker, onNotice, onFailure);
   }
 

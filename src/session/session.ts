@@ -254,11 +254,12 @@ export class Session {
       return;
     }
     const hasTimestamp = (record.flags & TD_RECORD_TS) !== 0;
-    // PAWS (RFC 7323, 5.3) against the value that the active itself echoes: its TS.Recent is at least that.
+    // PAWS (RFC 7323, 5.3) against the value that the active itself echoes: its TS.Recent is at least that. Linux lets
+    // one tick pass (TCP_PAWS_WINDOW in include/net/tcp.h).
     if (
       hasTimestamp &&
       this.tsRecentTime !== 0 &&
-      before(record.tsval, this.tsRecent) &&
+      before(record.tsval + 1, this.tsRecent) &&
       record.time - this.tsRecentTime < 24 * DAY_NS
     ) {
       refusals.oldTimestamp++;

@@ -192,7 +192,7 @@ test("what TCP rejects is not believed: checksum, RST, SYN, out of window, PAWS,
     talk.syn(offer, { seq: 123_456 }),
     talk.in({ at: 4, ack: 0, payload: evil, flags: 0 }),
     talk.in({ at: 2_000_000, ack: 0, payload: evil, timestamps: ts }),
-    talk.in({ at: 4, ack: 0, payload: evil, timestamps: { value: 49, echo: 9 } }),
+    talk.in({ at: 4, ack: 0, payload: evil, timestamps: { value: 48, echo: 9 } }),
     talk.in({ at: 4, ack: 1_000_000_000, payload: evil, timestamps: ts }),
     talk.in({ at: 4, ack: -200_000_000, payload: evil, timestamps: ts }),
     talk.in({ at: -1, ack: 6, payload: ascii("x"), timestamps: ts }), // a keepalive; only answered
