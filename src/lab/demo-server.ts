@@ -4,12 +4,15 @@
 //
 // As a program, plain TCP that knows nothing of Tandem: demo-server.js --listen 10.77.0.1:8080,8081
 //   (HTTP on the first port, echo on the second; --listen may be repeated, an IPv6 address is [fd77::1]:8080,8081)
+// With --replica SOCKET it also runs on replicas of the sessions that the agent at SOCKET mirrors: the standby's side,
+// for the services "web" (HTTP) and "echo".
 
 import { createCipheriv, createHash } from "node:crypto";
 import http from "node:http";
 import net from "node:net";
 import { type Duplex, pipeline, Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
+import { serveReplicated } from "../sdk/index.js";
 
 const chunkBytes = 64 * 1024;
 const maxDownloadBytes = 2 ** 40;
@@ -106,7 +109,27 @@ async function main(argv: readonly string[]): Promise<void> {
     await listen(each.host, each.http, serveHttp);
     await listen(each.host, each.echo, serveEcho);
   }
+  const replica = argv.indexOf("--replica");
+  if (replica >= 0) {
+    const socketPath = argv[replica + 1] ?? "";
+    await Promise.all([replicate(socketPath, "web", serveHttp), replicate(socketPath, "echo", serveEcho)]);
+  }
   console.log("listening");
+}
+
+/** Resolves once registered; goes on registering when the agent restarts. */
+function replicate(socketPath: string, service: string, serve: (stream: Duplex) => void): Promise<void> {
+  return new Promise((resolve) => {
+    serveReplicated({
+      socketPath,
+      service,
+      onConnection: serve,
+      onState: ({ registered, error }) => {
+        if (registered) resolve();
+        else console.error(`${service}: ${error?.message}`);
+      },
+    });
+  });
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -10,7 +10,7 @@ import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import path from "node:path";
 import { Capture, type CaptureOptions } from "./capture.js";
-import { type Impairment, Impairments } from "./impair.js";
+import { type Impairment, type ImpairmentCounts, Impairments } from "./impair.js";
 import {
   inNamespace,
   ipBatch,
@@ -27,6 +27,9 @@ export type RouterName = "a" | "b";
 export type NodeName = "peer" | "lan" | "mirlan" | RouterName;
 /** "peer", "a", "b": that node's cable to the LAN. */
 export type LinkName = "peer" | RouterName | "mirror";
+/** Where frames can be impaired: as they leave a bridge. "lan" and "mirror" are all ports of one: every frame between
+ * any two nodes, once. */
+export type ImpairPlace = "lan" | "to-peer" | "to-a" | "to-b" | "mirror";
 
 /** Addresses of every lab, without prefix lengths (/24 and /64). The service's are the agent's to add, not the lab's. */
 export const addressPlan = {
@@ -285,12 +288,33 @@ export class Lab {
     return routers.map((router) => ({ node: "mirlan", device: `${router}0` }));
   }
 
-  /** Frames on this link, both ways, are lost and so on from now on; what is not named is off. Needs a mirror
-   * "switch" for the mirror link. Throws ImpairUnavailable where the kernel or the build lacks what it takes. */
-  impair(link: LinkName, impairment: Impairment): void {
-    if (link === "mirror" && this.mirror === "cable")
-      throw new Error('a mirror cable cannot be impaired; create the lab with mirror: "switch"');
-    for (const { node, device } of this.#middle(link)) this.#impairments.set(this.namespace(node), device, impairment);
+  /** From now on frames are lost and so on; what is not named is off, and {} turns all off. Throws ImpairUnavailable
+   * where the kernel or the build lacks what it takes. */
+  impair(place: ImpairPlace, impairment: Impairment): void {
+    for (const { node, device } of this.#ports(place)) this.#impairments.set(this.namespace(node), device, impairment);
+  }
+
+  /** What impair() has done there since it was called, both directions together. */
+  impaired(place: ImpairPlace): ImpairmentCounts {
+    const counts = this.#ports(place).map(({ node, device }) => this.#impairments.counts(this.namespace(node), device));
+    const sum = (member: keyof ImpairmentCounts): number => counts.reduce((total, each) => total + each[member], 0);
+    return {
+      seen: sum("seen"),
+      lost: sum("lost"),
+      duplicated: sum("duplicated"),
+      reordered: sum("reordered"),
+      corrupted: sum("corrupted"),
+    };
+  }
+
+  #ports(place: ImpairPlace): { node: NodeName; device: string }[] {
+    if (place === "mirror") {
+      if (this.mirror === "cable")
+        throw new Error('a mirror cable cannot be impaired; create the lab with mirror: "switch"');
+      return this.#middle("mirror");
+    }
+    const nodes = place === "lan" ? (["peer", "a", "b"] as const) : [place.slice("to-".length)];
+    return nodes.map((node) => ({ node: "lan", device: `${node}0` }));
   }
 
   /** Captures with the npm package cap, in the namespace; resolves when the capture is running. */

@@ -220,7 +220,7 @@ export class DataPlane {
         const object = native.bpfLoad(path.join(directory, `${name}.bpf.o`), {
           rodata,
           reuse,
-          maxEntries: { records: this.config.recorder.ringBytes },
+          maxEntries: name === "mirror" ? { records: this.config.recorder.ringBytes } : {},
         });
         this.objects.push(object);
         for (const [map, info] of Object.entries(object.maps)) if (!map.includes(".")) this.maps[map] ??= info;
