@@ -5,7 +5,7 @@ CLANG ?= clang-14
 CLANG_FORMAT ?= clang-format-14
 NODE_HEADERS := $(if $(wildcard /usr/include/node/node_api.h),--nodedir=/usr)
 ADDON := addon/build/Release/tandem.node
-C_FILES = $(wildcard bpf/*.[ch] addon/*.cc addon/*.h)
+C_FILES = $(wildcard bpf/*.[ch] addon/src/*.cc addon/src/*.h)
 RUN := scripts/with-bpffs.sh node
 
 MAKEFLAGS += --no-print-directory
@@ -18,11 +18,11 @@ setup:
 bpf: setup
 	@$(MAKE) -s -f bpf/build.mk bpf CLANG=$(CLANG)
 
-src/abi.gen.ts: bpf/abi.h scripts/abi.mjs
+src/abi.gen.ts: bpf/abi.h bpf/impair.h scripts/abi.mjs
 	@node scripts/abi.mjs --clang $(CLANG)
 	@touch $@
 
-$(ADDON): $(wildcard addon/*.cc addon/*.h addon/binding.gyp bpf/abi.h) package-lock.json
+$(ADDON): $(wildcard addon/src/*.cc addon/src/*.h addon/binding.gyp bpf/abi.h) package-lock.json
 	@echo "build: native addon" >&2
 	@npx node-gyp rebuild --directory addon $(NODE_HEADERS) --loglevel=error >build/addon.log 2>&1 || { tail -n 40 build/addon.log >&2; exit 1; }
 	@touch $@

@@ -2,10 +2,7 @@
 /* Lab only: loses, duplicates, reorders and corrupts frames that leave by a device (TC egress, clsact).
  *
  * Reordering needs something that holds a frame back, which BPF cannot. HTB can: chosen frames get skb->priority of
- * a class with a low rate and so are overtaken by what comes after them. The lab sets that up:
- *   tc qdisc add dev X root handle 1: htb default 1
- *   tc class add dev X parent 1: classid 1:1 htb rate 10gbit quantum 60000
- *   tc class add dev X parent 1: classid 1:2 htb rate 20mbit burst 1600 quantum 1514   (1500 bytes: 0.6 ms)
+ * a class with a low rate and so are overtaken by what comes after them. The lab sets that up (src/lab/impair.ts).
  * XDP-redirected frames pass no qdisc: attach where the link's frames are skbs (a bridge port in the middle).
  */
 #include "vmlinux.h"
