@@ -27,8 +27,8 @@
 
 /* skb->mark values; they live only inside this host. */
 #define TD_MARK_REFLECTED 0x7a11d001 /* came back from the standby */
-#define TD_MARK_INJECT 0x7a11d002    /* the injector: an egress frame that is to be received instead */
-#define TD_MARK_OWN 0x7a11d003       /* a segment the agent itself composed (a reset of a lost session, a nudge) */
+#define TD_MARK_INJECT 0x7a11d002 /* the injector: an egress frame that is to be received instead */
+#define TD_MARK_OWN 0x7a11d003 /* a segment the agent itself composed (a reset of a lost session, a nudge) */
 
 /* What the data plane does for the service (architecture, section 3). */
 enum td_mode {
@@ -133,7 +133,7 @@ enum td_wire_flag {
 
 /* A record of the ring "records": this header, then the inner frame from its Ethernet header on. */
 struct td_record {
-	__u64 time_ns;
+	__u64 time_ns; /* up to one timer tick behind */
 	__u32 flow; /* monotonic id of the flow on this recorder; 0: no session (not TCP) */
 	__u32 seq;
 	__u32 ack;

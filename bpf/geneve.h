@@ -169,8 +169,7 @@ static __always_inline int td_outer_check(void *data, void *end, const struct td
 	    td_fold(td_sum(data + TD_ETH_HLEN, 5)) != 0xffff)
 		return TD_OUTER_MALFORMED;
 	if (*(__u32 *)(data + 42) != bpf_htonl(TD_GENEVE_LENGTH << 24 | TD_GENEVE_PROTO_ETHERNET) ||
-	    *(__u32 *)(data + 50) !=
-		    bpf_htonl((__u32)TD_GENEVE_CLASS << 16 | TD_GENEVE_TYPE << 8 | TD_OPTION_WORDS) ||
+	    *(__u32 *)(data + 50) != bpf_htonl((__u32)TD_GENEVE_CLASS << 16 | TD_GENEVE_TYPE << 8 | TD_OPTION_WORDS) ||
 	    td_fold(td_sum(data + 50, sizeof(struct td_wire_option) / 4)) != 0xffff)
 		return TD_OUTER_MALFORMED;
 	return TD_OUTER_VALID;
@@ -191,8 +190,8 @@ static __always_inline void td_outer_reflect(void *at)
 	TD_OUTER(at, __u32, ip.saddr) = TD_OUTER(at, __u32, ip.daddr);
 	TD_OUTER(at, __u32, ip.daddr) = ip;
 	TD_OUTER(at, __u8, option.flags) |= TD_WIRE_REFLECTED;
-	TD_OUTER(at, __u16, option.checksum) =
-		~td_fold((__u64)(__u16)~TD_OUTER(at, __u16, option.checksum) + bpf_htons(TD_WIRE_REFLECTED));
+	TD_OUTER(at, __u16, option.checksum) = ~td_fold((__u64)(__u16)~TD_OUTER(at, __u16, option.checksum) +
+							bpf_htons(TD_WIRE_REFLECTED));
 }
 
 #endif

@@ -13,6 +13,7 @@
 #include "parse.h"
 #include "service.h"
 #include "gate.h"
+#include "clock.h"
 #include "geneve.h"
 
 #define TC_ACT_OK 0
@@ -159,8 +160,7 @@ static __always_inline void read_timestamps(struct xdp_md *ctx, void *data, void
 			return TD_DROP_RING_FULL;                                                                      \
 		slot->header = *header;                                                                                \
 		barrier_var(length);                                                                                   \
-		if (length - 1 >= (room) ||                                                                            \
-		    bpf_xdp_load_bytes(ctx, sizeof(struct td_outer), slot->frame, length)) {                           \
+		if (length - 1 >= (room) || bpf_xdp_load_bytes(ctx, sizeof(struct td_outer), slot->frame, length)) {   \
 			bpf_ringbuf_discard(slot, BPF_RB_NO_WAKEUP);                                                   \
 			return TD_DROP_MALFORMED;                                                                      \
 		}                                                                                                      \
@@ -210,7 +210,7 @@ static __always_inline int record(struct xdp_md *ctx, __u32 epoch)
 	if ((void *)(tcp + 1) > end)
 		return td_verdict(TD_DROP_MALFORMED, length, XDP_DROP);
 
-	header.time_ns = bpf_ktime_get_boot_ns();
+	header.time_ns = td_boot_ns_coarse();
 	header.seq = bpf_ntohl(tcp->seq);
 	header.ack = bpf_ntohl(tcp->ack_seq);
 	header.window = bpf_ntohs(tcp->window);
@@ -243,7 +243,8 @@ static __always_inline int record(struct xdp_md *ctx, __u32 epoch)
 	return td_verdict(out ? TD_PASS_RECORDED_OUT : TD_PASS_RECORDED_IN, length, XDP_TX);
 }
 
-/* At the active: the standby has it. This is the last check of the gate, in both directions. */
+/* At the active: the standby has it. This is the last check of the gate. Outward it decides whether we speak, on the
+ * exact clock; inward our TCP may hear a moment longer, what it answers comes by here again. */
 static __always_inline int deliver(struct xdp_md *ctx, const struct td_gate *state, bool out, __u32 uplink)
 {
 	__u32 length = ctx->data_end - ctx->data;
@@ -251,7 +252,7 @@ static __always_inline int deliver(struct xdp_md *ctx, const struct td_gate *sta
 
 	if (state->mode != TD_MODE_REFLECT)
 		return td_verdict(TD_DROP_DIRECTION, length, XDP_DROP);
-	if (!td_voice_held(bpf_ktime_get_boot_ns()))
+	if (!td_voice_held(out ? bpf_ktime_get_boot_ns() : td_boot_ns_coarse()))
 		return td_verdict(TD_DROP_NO_VOICE, length, XDP_DROP);
 	if (bpf_xdp_adjust_head(ctx, sizeof(struct td_outer)))
 		return td_verdict(TD_DROP_GENEVE_MALFORMED, length, XDP_DROP);

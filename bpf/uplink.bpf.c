@@ -15,6 +15,7 @@
 #include "parse.h"
 #include "service.h"
 #include "gate.h"
+#include "clock.h"
 #include "geneve.h"
 #include "crash.h"
 
@@ -89,6 +90,7 @@ int xdp_uplink(struct xdp_md *ctx)
 	struct td_packet packet = {};
 	struct td_gate *state;
 	__u32 mode, why;
+	__u64 now;
 	int class;
 
 	class = td_classify(data, end, length, false, &packet);
@@ -99,9 +101,12 @@ int xdp_uplink(struct xdp_md *ctx)
 	if (class == TD_CLASS_MALFORMED)
 		return td_verdict(TD_DROP_MALFORMED, length, XDP_DROP);
 
+	/* Towards the standby nothing is said to the peer, so there the cheap clock will do. */
 	state = td_gate_now();
-	mode = td_gate_mode(state, bpf_ktime_get_boot_ns(),
-			    class == TD_CLASS_NEIGHBOUR ? TD_DROP_FENCED_NEIGHBOUR : TD_DROP_FENCED_IN, &why);
+	now = class == TD_CLASS_SEGMENT && state && state->mode == TD_MODE_REFLECT ? td_boot_ns_coarse()
+										   : bpf_ktime_get_boot_ns();
+	mode = td_gate_mode(state, now, class == TD_CLASS_NEIGHBOUR ? TD_DROP_FENCED_NEIGHBOUR : TD_DROP_FENCED_IN,
+			    &why);
 	if (!state || mode == TD_MODE_FENCED)
 		return td_verdict(why, length, XDP_DROP);
 	if (class != TD_CLASS_SEGMENT)
@@ -259,8 +264,8 @@ static __always_inline bool acknowledge_instead(struct __sk_buff *skb, const str
  *
  * `alive`: a socket in ESTABLISHED or CLOSE_WAIT sent it; a verdict is taken on leaving these, so there is none to
  * look for, and whatever is in the map is about an earlier session of the same tuple. The same is known of a SYN. */
-static __always_inline __u32 silence(struct __sk_buff *skb, const struct td_packet *packet,
-				     const struct td_gate *state, __u64 now, bool alive)
+static __always_inline __u32 silence(struct __sk_buff *skb, const struct td_packet *packet, const struct td_gate *state,
+				     __u64 now, bool alive)
 {
 	bool quarantine = packet->tcp_flags & TD_TCP_RST && now < state->quarantine_until_ns;
 	struct td_verdict_entry *entry;
@@ -314,8 +319,8 @@ int tc_uplink_out(struct __sk_buff *skb)
 
 	now = bpf_ktime_get_boot_ns();
 	state = td_gate_now();
-	mode = td_gate_mode(state, now,
-			    class == TD_CLASS_NEIGHBOUR ? TD_DROP_FENCED_NEIGHBOUR : TD_DROP_FENCED_OUT, &why);
+	mode = td_gate_mode(state, now, class == TD_CLASS_NEIGHBOUR ? TD_DROP_FENCED_NEIGHBOUR : TD_DROP_FENCED_OUT,
+			    &why);
 	if (!state || mode == TD_MODE_FENCED)
 		return td_verdict(why, length, TC_ACT_SHOT);
 	if (class != TD_CLASS_SEGMENT)

@@ -125,8 +125,7 @@ int BPF_PROG(witness_state, struct sock *sk, int from, int to)
 	bool crashed;
 
 	(void)ctx;
-	if (sk->__sk_common.skc_net.net->net_cookie != netns_cookie || from == BPF_TCP_LISTEN ||
-	    to == BPF_TCP_LISTEN)
+	if (sk->__sk_common.skc_net.net->net_cookie != netns_cookie || from == BPF_TCP_LISTEN || to == BPF_TCP_LISTEN)
 		return 0;
 	if (to != BPF_TCP_FIN_WAIT1 && to != BPF_TCP_LAST_ACK && to != BPF_TCP_CLOSE && to != BPF_TCP_ESTABLISHED &&
 	    to != BPF_TCP_SYN_SENT)
@@ -143,7 +142,8 @@ int BPF_PROG(witness_state, struct sock *sk, int from, int to)
 	if (known)
 		fresh = *known;
 	fresh.time_ns = bpf_ktime_get_boot_ns();
-	if (to == BPF_TCP_CLOSE && (sk->__sk_common.skc_flags & (1UL << SOCK_DEAD) || sk->sk_err || regular_end(tcp, from))) {
+	if (to == BPF_TCP_CLOSE &&
+	    (sk->__sk_common.skc_flags & (1UL << SOCK_DEAD) || sk->sk_err || regular_end(tcp, from))) {
 		tell(TD_EVENT_CLOSED, &key, &fresh, tcp->copied_seq, 0);
 		return 0;
 	}

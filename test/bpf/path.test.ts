@@ -67,7 +67,7 @@ async function build(t: TestContext, options: Partial<RouterSetting> = {}): Prom
       partnerMac: macOf(other, devices.mirror),
       ringBytes: 4 << 20,
       uplinkAtTc: false,
-      checksums: true,
+      statistics: true,
       ...options,
     };
     const process_ = path.join(here, "router-process.js");

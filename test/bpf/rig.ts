@@ -73,7 +73,7 @@ export class Rig {
     const cookie = new Uint8Array(BigUint64Array.of(native.netnsCookie()).buffer);
     const interval = new Uint8Array(BigUint64Array.of(options.copiedIntervalNs ?? 1_000_000n).buffer);
     this.mirror = load("mirror", {});
-    this.uplink = load("uplink", some(this.mirror, ["addresses", "services", "gate", "voice", "link", "counters"]));
+    this.uplink = load("uplink", some(this.mirror, ["addresses", "services", "gate", "voice", "link", "counters", "ticks"]));
     const known = { ...some(this.mirror, ["addresses", "services"]), ...some(this.uplink, ["crash"]) };
     this.witness = load("witness", known, { netns_cookie: cookie, copied_interval_ns: interval });
   }
