@@ -156,7 +156,8 @@ export class Recorder {
       }
       const session = flow === this.#lastFlow ? this.#lastSession : this.#lookup(flow, record);
       if (session === undefined || session.closedAt !== 0) {
-        if (session === undefined && out && (record.tcpFlags & (TCP_RST | TCP_ACK)) === TCP_ACK) this.#joinMidStream(record);
+        if (session === undefined && out && (record.tcpFlags & (TCP_RST | TCP_ACK)) === TCP_ACK)
+          this.#joinMidStream(record);
         else counters.strays++;
         continue;
       }
@@ -475,7 +476,8 @@ export class Recorder {
 
   #tell(session: Session): void {
     if (session.reasons === session.toldReasons) return;
-    if (session.reasons & ~Math.max(0, session.toldReasons) & reasonBit(Reason.AuditBreach)) this.counters.auditBreaches++;
+    if (session.reasons & ~Math.max(0, session.toldReasons) & reasonBit(Reason.AuditBreach))
+      this.counters.auditBreaches++;
     session.toldReasons = session.reasons;
     if (session.established) this.#events.reasons.push(session);
   }

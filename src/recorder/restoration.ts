@@ -59,9 +59,7 @@ export function restoreSessions(
     }
     const routerMac = links.routerMacs[session.uplink] ?? links.routerMacs[0];
     const frames =
-      session.synAck === null && routerMac !== undefined
-        ? injectorFrames(session, plan, routerMac, links.peerMac)
-        : [];
+      session.synAck === null && routerMac !== undefined ? injectorFrames(session, plan, routerMac, links.peerMac) : [];
     sessions.push({
       id: session.id,
       service: session.service,

@@ -1,7 +1,7 @@
 // Names of sessions: td_flow_key as bytes, as a map key, and as people read it.
 
-import { formatIp } from "../net/addresses.js";
 import { offsets, sizes } from "../abi.gen.js";
+import { formatIp } from "../net/addresses.js";
 
 const K = offsets.td_flow_key;
 

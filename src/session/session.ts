@@ -387,11 +387,7 @@ export class Session {
     const raw = record.window;
     const window = raw * (this.scales === null ? 1 : 2 ** this.scales.peer);
     // RFC 9293, 3.10.7.4: SND.WL1 < SEG.SEQ, or the same and SND.WL2 =< SEG.ACK.
-    if (
-      advanced ||
-      start > this.windowSeq ||
-      (start === this.windowSeq && acked >= this.windowAck)
-    ) {
+    if (advanced || start > this.windowSeq || (start === this.windowSeq && acked >= this.windowAck)) {
       this.windowSeq = start;
       this.windowAck = acked;
       this.sendWindow = window;
@@ -474,7 +470,8 @@ export class Session {
   #weighSuspicion(start: number, length: number): void {
     const sent = this.finOut === this.output.end ? this.finOut + 1 : this.output.end;
     if (sent >= this.#suspectAck) this.#suspectAck = -1;
-    else if (start >= this.#suspectAck) this.giveUp(Reason.AuditBreach); // it sent what was acknowledged, unrecorded
+    else if (start >= this.#suspectAck)
+      this.giveUp(Reason.AuditBreach); // it sent what was acknowledged, unrecorded
     else if (length === 0 && start >= this.output.highest) this.#suspectAck = -1; // SND.NXT is lower: a forged ACK
   }
 }

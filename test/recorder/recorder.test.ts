@@ -104,11 +104,7 @@ test("property: any order, duplication, overlap and re-segmentation gives both s
       fc.integer({ min: -7000, max: 0 }),
       fc.integer({ min: -7000, max: 0 }),
       (length, cuts, nearWrapIn, nearWrapOut) => {
-        const { recorder, talk, session } = started(
-          LIVE,
-          {},
-          { isnIn: nearWrapIn >>> 0, isnOut: nearWrapOut >>> 0 },
-        );
+        const { recorder, talk, session } = started(LIVE, {}, { isnIn: nearWrapIn >>> 0, isnOut: nearWrapOut >>> 0 });
         const input = bytes(length);
         const output = bytes(length, 99);
         recorder.attachFeed(session);
@@ -246,7 +242,10 @@ test("a live feed stops before ambiguous bytes", () => {
 test("half-closed either way, then closed: kept for a while with what to answer, then forgotten", () => {
   for (const peerFirst of [true, false]) {
     const { recorder, talk, session } = started(DELIVERED);
-    const finIn = [talk.in({ at: 0, ack: 0, payload: ascii("bye"), flags: TCP_ACK | TCP_FIN }), talk.out({ at: 0, ack: 4 })];
+    const finIn = [
+      talk.in({ at: 0, ack: 0, payload: ascii("bye"), flags: TCP_ACK | TCP_FIN }),
+      talk.out({ at: 0, ack: 4 }),
+    ];
     if (peerFirst) {
       feed(recorder, finIn);
       assert.equal(session.state, "peer-finished");
@@ -384,7 +383,11 @@ test("memory: past the bound of a session or of all, that session is not ready a
   const recorder = recorderOf({ totalBytes: 64 * 1024 });
   for (let id = 1; id <= 100; id++) {
     const talk = new Conversation(flowOf(id, 4, DELIVERED));
-    feed(recorder, [...talk.handshake(), talk.in({ at: 0, ack: 0, payload: bytes(1000) }), talk.out({ at: 0, ack: 1000 })]);
+    feed(recorder, [
+      ...talk.handshake(),
+      talk.in({ at: 0, ack: 0, payload: bytes(1000) }),
+      talk.out({ at: 0, ack: 1000 }),
+    ]);
   }
   assert.ok(recorder.budget.used <= 64 * 1024);
   const ready = [...recorder.sessions()].filter((session) => session.ready).length;
@@ -459,15 +462,20 @@ test("not ready, with the reason: mid-stream, MPTCP, urgent data, Fast Open, MD5
     [],
     "the active declined the data",
   );
-  assert.deepEqual(reasonsOf((talk) => [patch(talk.syn(plain), [19, 6, 0, 0, 0, 0]), talk.synAck(), ack(talk)]), [
-    "authenticated",
-  ]);
-  assert.deepEqual(reasonsOf((talk) => [talk.synAck(), ack(talk)]), ["handshake-broken"]);
+  assert.deepEqual(
+    reasonsOf((talk) => [patch(talk.syn(plain), [19, 6, 0, 0, 0, 0]), talk.synAck(), ack(talk)]),
+    ["authenticated"],
+  );
+  assert.deepEqual(
+    reasonsOf((talk) => [talk.synAck(), ack(talk)]),
+    ["handshake-broken"],
+  );
 });
 
 test("an unknown peer's segments make no session", () => {
   const recorder = recorderOf();
-  for (let id = 1; id < 100; id++) feed(recorder, [new Conversation(flowOf(id)).in({ at: 5, ack: 5, payload: bytes(9) })]);
+  for (let id = 1; id < 100; id++)
+    feed(recorder, [new Conversation(flowOf(id)).in({ at: 5, ack: 5, payload: bytes(9) })]);
   assert.equal(recorder.counts.sessions, 0);
   assert.equal(recorder.counters.strays, 99);
 });

@@ -81,35 +81,40 @@ test("segments have right checksums, lengths and fields, in both families", () =
 
 test("the unacknowledged output is sent once, in order, with its FIN", () => {
   fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 5000 }), fc.integer({ min: 1, max: 1500 }), fc.boolean(), (bytes, size, fin) => {
-      const seq = 0xffff_ff00;
-      const packets = buildUnacked({
-        family: 4,
-        localIp: parseIp("192.0.2.7").bytes,
-        peerIp: parseIp("192.0.2.8").bytes,
-        localPort: 80,
-        peerPort: 5000,
-        seq,
-        bytes,
-        fin,
-        ack: 17,
-        window: 100,
-        timestamps: { value: 5, echo: 6 },
-        segmentBytes: size,
-      });
-      let at = 0;
-      packets.forEach((packet, index) => {
-        const { header, payload } = verify(packet, 4);
-        assert.equal(header.getUint32(4), (seq + at) >>> 0);
-        assert.deepEqual(Buffer.from(payload), Buffer.from(bytes.subarray(at, at + payload.length)));
-        at += payload.length;
-        const last = index === packets.length - 1;
-        const push = last && bytes.length > 0 ? TCP_PSH : 0;
-        assert.equal(header.getUint8(13), TCP_ACK | push | (last && fin ? TCP_FIN : 0));
-      });
-      assert.equal(at, bytes.length);
-      if (fin) assert.ok(packets.length > 0);
-    }),
+    fc.property(
+      fc.uint8Array({ maxLength: 5000 }),
+      fc.integer({ min: 1, max: 1500 }),
+      fc.boolean(),
+      (bytes, size, fin) => {
+        const seq = 0xffff_ff00;
+        const packets = buildUnacked({
+          family: 4,
+          localIp: parseIp("192.0.2.7").bytes,
+          peerIp: parseIp("192.0.2.8").bytes,
+          localPort: 80,
+          peerPort: 5000,
+          seq,
+          bytes,
+          fin,
+          ack: 17,
+          window: 100,
+          timestamps: { value: 5, echo: 6 },
+          segmentBytes: size,
+        });
+        let at = 0;
+        packets.forEach((packet, index) => {
+          const { header, payload } = verify(packet, 4);
+          assert.equal(header.getUint32(4), (seq + at) >>> 0);
+          assert.deepEqual(Buffer.from(payload), Buffer.from(bytes.subarray(at, at + payload.length)));
+          at += payload.length;
+          const last = index === packets.length - 1;
+          const push = last && bytes.length > 0 ? TCP_PSH : 0;
+          assert.equal(header.getUint8(13), TCP_ACK | push | (last && fin ? TCP_FIN : 0));
+        });
+        assert.equal(at, bytes.length);
+        if (fin) assert.ok(packets.length > 0);
+      },
+    ),
   );
 });
 

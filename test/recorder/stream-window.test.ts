@@ -30,7 +30,10 @@ test("any pieces in any order, overlapping and repeated, give the stream, with t
           let end = trimmed;
           while (end < length && known[end]) end++;
           assert.equal(window.end - origin, end);
-          assert.deepEqual(Buffer.from(window.copy(window.base, window.end)), Buffer.from(stream.subarray(trimmed, end)));
+          assert.deepEqual(
+            Buffer.from(window.copy(window.base, window.end)),
+            Buffer.from(stream.subarray(trimmed, end)),
+          );
         };
         for (const [at, size, trim] of pieces) {
           const from = Math.min(at, length - 1);

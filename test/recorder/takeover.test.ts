@@ -60,8 +60,20 @@ test("live: in_end is what was vouched for; the rest goes through the injector; 
   const output = data(3000, 5);
   feed(
     talk.in({ at: 0, ack: 0, payload: input.subarray(0, 1000), timestamps: { value: 700, echo: 1000 } }),
-    talk.out({ at: 0, ack: 1000, payload: output.subarray(0, 1400), timestamps: { value: 1100, echo: 700 }, window: 500 }),
-    talk.out({ at: 1400, ack: 1000, payload: output.subarray(1400), timestamps: { value: 1101, echo: 700 }, window: 500 }),
+    talk.out({
+      at: 0,
+      ack: 1000,
+      payload: output.subarray(0, 1400),
+      timestamps: { value: 1100, echo: 700 },
+      window: 500,
+    }),
+    talk.out({
+      at: 1400,
+      ack: 1000,
+      payload: output.subarray(1400),
+      timestamps: { value: 1101, echo: 700 },
+      window: 500,
+    }),
     talk.in({ at: 1000, ack: 1400, payload: input.subarray(1000, 2400), timestamps: { value: 701, echo: 1101 } }),
     talk.in({ at: 3000, ack: 1400, payload: input.subarray(3000, 6000), timestamps: { value: 701, echo: 1101 } }),
   );
@@ -78,7 +90,10 @@ test("live: in_end is what was vouched for; the rest goes through the injector; 
   assert.equal(plan.restore.window!.rcvWnd, 65535 > 500 * 128 ? 64535 : 500 * 128);
   assertWindow(plan.restore);
   const frames = injectorFrames(session, plan, MAC, MAC).map(frameFields);
-  assert.deepEqual({ ...frames[0], payload: 0 }, { seq: talk.seqIn(1000), ack: talk.seqOut(1400), flags: TCP_ACK, payload: 0, toUs: true });
+  assert.deepEqual(
+    { ...frames[0], payload: 0 },
+    { seq: talk.seqIn(1000), ack: talk.seqOut(1400), flags: TCP_ACK, payload: 0, toUs: true },
+  );
   const replayed = Buffer.alloc(6000);
   for (const { seq, payload } of frames) replayed.set(payload, (seq - talk.seqIn(0)) >>> 0);
   assert.deepEqual(replayed.subarray(1000, 2400), Buffer.from(input.subarray(1000, 2400)));
@@ -168,35 +183,40 @@ test("property: whatever was recorded, the plan satisfies the kernel's rules", (
     fin: fc.boolean(),
   });
   fc.assert(
-    fc.property(fc.array(event, { maxLength: 30 }), fc.constantFrom<ServiceMode>("live", "delivered"), (events, mode) => {
-      const { recorder, talk, session, feed } = start(mode, offer, { isnIn: 0xffff_fa00, isnOut: 0xffff_f900 });
-      const stream = data(5000);
-      for (const { out, at, length, ack, window, fin } of events) {
-        const payload = stream.subarray(at, at + length);
-        const flags = TCP_ACK | (fin && at > 2500 ? TCP_FIN : 0);
-        const known = Math.min(ack, out ? session.input.end : session.output.end);
-        feed(out ? talk.out({ at, ack: known, payload, flags, window }) : talk.in({ at, ack: known, payload, flags, window }));
-      }
-      recorder.finish(2e9);
-      assert.equal(recorder.counters.auditBreaches, 0);
-      if (session.closedAt !== 0 || !session.tracked) return;
-      const plan = planTakeover(session, 3e9);
-      assertWindow(plan.restore);
-      assert.equal(
-        (plan.restore.rcvSeq + plan.restore.received.length) >>> 0,
-        talk.seqIn(plan.inputOffset),
-      );
-      assert.equal((plan.restore.sndUna + plan.restore.unacked.length) >>> 0, talk.seqOut(plan.outputOffset));
-      assert.deepEqual(
-        Buffer.from(plan.restore.unacked),
-        Buffer.from(stream.subarray(session.peerAck, plan.outputOffset)),
-      );
-      for (const { offset, bytes } of plan.candidates) {
-        assert.ok(offset >= plan.inputOffset);
-        assert.deepEqual(Buffer.from(bytes), Buffer.from(stream.subarray(offset, offset + bytes.length)));
-      }
-      injectorFrames(session, plan, MAC, MAC);
-    }),
+    fc.property(
+      fc.array(event, { maxLength: 30 }),
+      fc.constantFrom<ServiceMode>("live", "delivered"),
+      (events, mode) => {
+        const { recorder, talk, session, feed } = start(mode, offer, { isnIn: 0xffff_fa00, isnOut: 0xffff_f900 });
+        const stream = data(5000);
+        for (const { out, at, length, ack, window, fin } of events) {
+          const payload = stream.subarray(at, at + length);
+          const flags = TCP_ACK | (fin && at > 2500 ? TCP_FIN : 0);
+          const known = Math.min(ack, out ? session.input.end : session.output.end);
+          feed(
+            out
+              ? talk.out({ at, ack: known, payload, flags, window })
+              : talk.in({ at, ack: known, payload, flags, window }),
+          );
+        }
+        recorder.finish(2e9);
+        assert.equal(recorder.counters.auditBreaches, 0);
+        if (session.closedAt !== 0 || !session.tracked) return;
+        const plan = planTakeover(session, 3e9);
+        assertWindow(plan.restore);
+        assert.equal((plan.restore.rcvSeq + plan.restore.received.length) >>> 0, talk.seqIn(plan.inputOffset));
+        assert.equal((plan.restore.sndUna + plan.restore.unacked.length) >>> 0, talk.seqOut(plan.outputOffset));
+        assert.deepEqual(
+          Buffer.from(plan.restore.unacked),
+          Buffer.from(stream.subarray(session.peerAck, plan.outputOffset)),
+        );
+        for (const { offset, bytes } of plan.candidates) {
+          assert.ok(offset >= plan.inputOffset);
+          assert.deepEqual(Buffer.from(bytes), Buffer.from(stream.subarray(offset, offset + bytes.length)));
+        }
+        injectorFrames(session, plan, MAC, MAC);
+      },
+    ),
     { numRuns: 300 },
   );
 });
@@ -238,7 +258,10 @@ test("the kernel restores what is ready and half-open; the rest is named with it
   const report = restoreSessions(recorder, native.restore, { routerMacs: [MAC], peerMac: MAC }, 2e9);
   try {
     const ports = (entries: { key: Uint8Array }[]) => entries.map(({ key }) => (key[34]! << 8) | key[35]!).sort();
-    assert.deepEqual(report.lost.map(({ detail }) => detail), ["", ""]);
+    assert.deepEqual(
+      report.lost.map(({ detail }) => detail),
+      ["", ""],
+    );
     assert.deepEqual(ports(report.sessions), [1, 2]);
     assert.deepEqual(ports(report.lost), [3, 4]);
     assert.deepEqual(ports(report.closed), [5]);
