@@ -69,6 +69,9 @@ const SWEEP_NS = 1e9;
 /** Linux gives up on a SYN-ACK after 63 s (tcp_synack_retries 5). */
 const HALF_OPEN_NS = 64e9;
 
+/** Ids are never used again in a process, so that a late notice of before a reset hits nothing. */
+let nextId = 1;
+
 export class Recorder {
   readonly budget: MemoryBudget;
   readonly counters: RecorderCounters = {
@@ -99,7 +102,6 @@ export class Recorder {
   readonly progressed = new Set<Session>();
   #touched: Session[] = [];
   #events: RecorderEvents = { opened: [], closed: [], reasons: [] };
-  #nextId = 1;
   #lastFlow = 0;
   #lastSession: Session | undefined;
   #epoch = 0;
@@ -426,7 +428,7 @@ export class Recorder {
     }
     const mode = this.#options.services.get(record.service) ?? "delivered";
     const session = new Session(
-      this.#nextId++,
+      nextId++,
       record.flow,
       record.bytes.slice(record.keyStart, record.keyStart + KEY_BYTES),
       tuple,

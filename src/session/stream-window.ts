@@ -80,7 +80,7 @@ export class StreamWindow {
   /** Lets go of everything before `offset`; an offset beyond end counts as end. */
   trim(offset: number): void {
     if (offset <= this.base) return;
-    const to = offset < this.end ? offset : this.end;
+    const to = Math.min(offset, this.end);
     const capacity = this.#buffer.length;
     if (capacity > 0) this.#head = (this.#head + (to - this.base)) % capacity;
     this.base = to;
@@ -90,7 +90,7 @@ export class StreamWindow {
   /** Forgets what came early, and everything from `offset` on. */
   truncate(offset: number): void {
     this.#pieces.length = 0;
-    if (offset < this.end) this.end = offset < this.base ? this.base : offset;
+    if (offset < this.end) this.end = Math.max(offset, this.base);
     if (this.conflictStart >= this.end) this.#forgetConflict();
     else if (this.conflictEnd > this.end) this.conflictEnd = this.end;
   }
@@ -170,7 +170,7 @@ export class StreamWindow {
     const capacity = buffer.length;
     let at = this.#head + (offset - this.base);
     if (at >= capacity) at -= capacity;
-    const first = length <= capacity - at ? length : capacity - at;
+    const first = Math.min(length, capacity - at);
     if (length <= LOOP_COPY && first === length) {
       for (let i = 0; i < length; i++) buffer[at + i] = source[start + i] as number;
       return;
