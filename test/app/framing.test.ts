@@ -1,9 +1,12 @@
 // Framing and messages: whatever bytes come, they become checked messages or one refusal, never a crash or a leak.
 
 import assert from "node:assert/strict";
+import { existsSync, readFileSync } from "node:fs";
+import path from "node:path";
 import test from "node:test";
+import { fileURLToPath } from "node:url";
 import fc from "fast-check";
-import { TandemError } from "../../src/app/errors.js";
+import { refusals, TandemError } from "../../src/app/errors.js";
 import { encodeMessage, MessageReader } from "../../src/app/framing.js";
 import { MAX_LINE, parseAgentMessage, parseApplicationMessage, type RawMessage } from "../../src/app/messages.js";
 
@@ -151,4 +154,17 @@ test("unknown fields are ignored, unknown types are told apart", () => {
     () => parseAgentMessage(raw({ type: "fin", id: 1, inputOffset: 2 ** 53 } as never)),
     code("bad-message"),
   );
+});
+
+test("docs/protocol.md lists every code with its message and remedy", () => {
+  let directory = path.dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(path.join(directory, "package.json"))) directory = path.dirname(directory);
+  const page = readFileSync(path.join(directory, "docs/protocol.md"), "utf8");
+  for (const [name, { message, remedy }] of Object.entries(refusals)) {
+    const rows = page.split("\n").filter((line) => line.startsWith(`| \`${name}\` |`));
+    assert.ok(
+      rows.some((row) => row.includes(message) && row.includes(remedy)),
+      name,
+    );
+  }
 });

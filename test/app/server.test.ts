@@ -3,6 +3,8 @@
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { closeSync, openSync, readdirSync, readlinkSync } from "node:fs";
+import path from "node:path";
 import test from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import fc from "fast-check";
@@ -47,6 +49,17 @@ function rawClient(path: string): {
     closed,
     close: () => channel.destroy(),
   };
+}
+
+/** What this process has open, by name. */
+function openFiles(): string[] {
+  return readdirSync("/proc/self/fd").flatMap((fd) => {
+    try {
+      return [readlinkSync(`/proc/self/fd/${fd}`)];
+    } catch {
+      return []; // the descriptor of the listing itself
+    }
+  });
 }
 
 const waitFor = async (condition: () => boolean) => {
@@ -118,9 +131,18 @@ test("malformed clients are told why, and only what breaks the stream ends it", 
     const answers = await client.heard(2);
     assert.deepEqual(answers[0], { type: "welcome", version: 1, router: "a", role: "standby", modes: ["live"] });
     assert.equal(answers[1]?.code, "unknown-type");
-    client.say('{"type":"register","service":"web","mode":"live","request":5}\n', [0]);
+    // A descriptor that can be recognised: that of this agent's directory.
+    const directory = path.dirname(agent.path);
+    const descriptor = openSync(directory, "r");
+    client.say('{"type":"register","service":"web","mode":"live","request":5}\n', [descriptor]);
     await client.closed;
     assert.equal((await client.heard(9)).at(-1)?.code, "unexpected-descriptors");
+    closeSync(descriptor);
+    assert.deepEqual(
+      openFiles().filter((name) => name === directory),
+      [],
+      "the refused descriptor is closed",
+    );
     assert.deepEqual(agent.server.registrations(), []);
   } finally {
     agent.close();
