@@ -4,6 +4,12 @@
 #include "families.h"
 #include "tcp_repair.h"
 
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <vector>
 
 namespace tandem {
@@ -136,10 +142,27 @@ Napi::Value restore_release(const Napi::CallbackInfo &info)
 	return answer;
 }
 
+/// Grows the process's descriptor table once, ahead of need: each doubling in a process with threads waits for an RCU
+/// grace period (fs/file.c, expand_fdtable), and a takeover of a thousand sessions would wait five times.
+void grow_descriptor_table()
+{
+	constexpr rlim_t wanted = 65536; // half a megabyte of table
+	struct rlimit limit = {};
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	int fd = eventfd(0, EFD_CLOEXEC);
+	int high = fcntl(fd, F_DUPFD_CLOEXEC, static_cast<int>(std::min(wanted, limit.rlim_cur)) - 1);
+	if (high >= 0)
+		close(high);
+	if (fd >= 0)
+		close(fd);
+}
+
 } // namespace
 
 void register_restore(Napi::Env, Napi::Object exports)
 {
+	grow_descriptor_table();
 	add_function(exports, "restore", restore);
 	add_function(exports, "restoreRelease", restore_release);
 }

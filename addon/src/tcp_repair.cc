@@ -19,6 +19,8 @@ namespace {
 
 constexpr size_t kChunk = 32 * 1024; // one call fills one sk_buff; larger allocations fail first when memory is short
 
+constexpr int kSmallestMss = 88; // of TCP_MAXSEG (TCP_MIN_MSS in net/tcp.h); the largest is MAX_TCP_WINDOW
+
 // Option codes of struct tcp_repair_opt are the TCP option kinds (RFC 9293, RFC 7323, RFC 2018).
 constexpr uint32_t kOptionMss = 2, kOptionWindowScale = 3, kOptionSackPermitted = 4, kOptionTimestamp = 8;
 
@@ -102,6 +104,9 @@ RestoreOutcome restore_session(const SessionState &state)
 	sequence.set(TCP_REPAIR_QUEUE, TCP_RECV_QUEUE, "TCP_REPAIR_QUEUE");
 	sequence.set(TCP_QUEUE_SEQ, &state.rcv_seq, sizeof(state.rcv_seq), "TCP_QUEUE_SEQ");
 
+	// The option below comes too late for the segment size: connect computes it from the default of 536, and nothing
+	// would compute it again.
+	sequence.set(TCP_MAXSEG, std::clamp<int>(state.mss, kSmallestMss, 32767), "TCP_MAXSEG");
 	length = socket_address(state.peer, state.peer_port, &address);
 	if (sequence.ok() && connect(fd, reinterpret_cast<struct sockaddr *>(&address), length) < 0)
 		sequence.failed("connect");
