@@ -7,7 +7,6 @@ import type { FromRecorder, RecorderStart, RecorderStatus, TakeoverReport, ToRec
 export type RecorderNotice = Extract<FromRecorder, { type: "events" | "progress" | "feed" }>;
 
 type Answer = Extract<FromRecorder, { request: number }>;
-type Request<T extends ToRecorder["type"]> = Omit<Extract<ToRecorder, { type: T }>, "type" | "request">;
 
 export class RecorderClient {
   readonly #worker: Worker;
@@ -67,8 +66,12 @@ export class RecorderClient {
     return (await this.#ask((request) => ({ type: "status", request, sessions }))) as RecorderStatus;
   }
   /** Old frames must be refused by now (architecture, section 6, step 2). */
-  async takeover(links: Request<"takeover">): Promise<TakeoverReport> {
-    return (await this.#ask((request) => ({ type: "takeover", request, ...links }))) as TakeoverReport;
+  async takeover(): Promise<TakeoverReport> {
+    return (await this.#ask((request) => ({ type: "takeover", request }))) as TakeoverReport;
+  }
+  /** After a takeover, once its sockets have left repair mode behind an open gate. */
+  inject(links: Omit<Extract<ToRecorder, { type: "inject" }>, "type">): void {
+    this.#send({ type: "inject", ...links });
   }
   async reset(): Promise<void> {
     await this.#ask((request) => ({ type: "reset", request }));

@@ -22,9 +22,11 @@ export type ToRecorder =
   /** The witness of the active: a socket reached CLOSE. `key` is a td_flow_key. */
   | { type: "socketEnded"; key: Uint8Array; verdicts: number; copiedSeq: number | null }
   | { type: "status"; request: number; sessions: boolean }
-  /** Old frames must be refused by now: drains to the end, restores, answers `takeover`. `routerMacs`: ours by uplink
-   * index; `peerMac` stands as the source of injected frames. */
-  | { type: "takeover"; request: number; routerMacs: Uint8Array[]; peerMac: Uint8Array }
+  /** Old frames must be refused by now: drains to the end, restores, answers `takeover`. */
+  | { type: "takeover"; request: number }
+  /** The gate is open and the sockets have left repair mode: the injector may speak to them. Our uplinks by index;
+   * `peerMac` stands as the source of injected frames. */
+  | { type: "inject"; uplinks: { ifindex: number; mac: Uint8Array }[]; peerMac: Uint8Array }
   /** Forgets everything, what is in the ring included, and records anew. */
   | { type: "reset"; request: number }
   | { type: "stop" };
@@ -107,12 +109,8 @@ export interface TakenSession {
   /** The active had finished after outputOffset: shut the socket's writing down once it is out of repair mode. */
   outputFin: boolean;
   outputFinAcked: boolean;
-  uplink: number;
-  /** For native.injectFrames, in order, before or after repair mode is left. */
-  frames: Uint8Array[];
-  /** For buildUnacked (segment.ts). Its TSval is of `timestampNs`; the clock has gone on since. */
-  unacked: UnackedOutput;
-  timestampNs: number;
+  /** For buildUnacked (segment.ts); its TSval is of the restore, the clock has gone on since. null: nothing is unacked. */
+  unacked: UnackedOutput | null;
   /** Half-open: the IP packet to send to the peer again; null: established. */
   synAck: Uint8Array | null;
 }

@@ -15,19 +15,16 @@ const HALF_OPEN_AGE_NS = 10e9;
 /** A half-open session has no application yet; its service's application gets it. */
 const HALF_OPEN_REASONS = reasonBit(Reason.HalfOpen) | reasonBit(Reason.NoApplication);
 
-export interface RestoreLinks {
-  /** Ours by uplink index, 6 bytes each. */
-  routerMacs: Uint8Array[];
-  peerMac: Uint8Array;
+/** Sessions whose streams are larger are not worth copying for a rehearsal, bytes. */
+const REHEARSED_BYTES = 1 << 16;
+
+export interface Restoration extends Pick<TakeoverReport, "sessions" | "lost" | "closed"> {
+  /** What the injector has to say to the restored sockets. */
+  restored: { session: Session; plan: Plan }[];
 }
 
 /** Call after Recorder.finish. `now`: boot clock, ns; the restored timestamp clocks go on from it. */
-export function restoreSessions(
-  recorder: Recorder,
-  restore: Native["restore"],
-  links: RestoreLinks,
-  now: number,
-): Pick<TakeoverReport, "sessions" | "lost" | "closed"> {
+export function restoreSessions(recorder: Recorder, restore: Native["restore"], now: number): Restoration {
   const chosen: { session: Session; plan: Plan }[] = [];
   const lost: LostSession[] = [];
   const closed: TakeoverReport["closed"] = [];
@@ -50,6 +47,7 @@ export function restoreSessions(
 
   const results = restore(chosen.map(({ plan }) => plan.restore));
   const sessions: TakenSession[] = [];
+  const restored: Restoration["restored"] = [];
   chosen.forEach(({ session, plan }, index) => {
     const result = results[index];
     if (result === undefined || !("fd" in result)) {
@@ -57,9 +55,7 @@ export function restoreSessions(
       lost.push(describeLost(session, result ? `${result.step}: ${result.code} ${result.message}` : "no result"));
       return;
     }
-    const routerMac = links.routerMacs[session.uplink] ?? links.routerMacs[0];
-    const frames =
-      session.synAck === null && routerMac !== undefined ? injectorFrames(session, plan, routerMac, links.peerMac) : [];
+    if (session.synAck === null) restored.push({ session, plan });
     sessions.push({
       id: session.id,
       service: session.service,
@@ -72,14 +68,39 @@ export function restoreSessions(
       inputFin: plan.inputFin,
       outputFin: plan.outputFin,
       outputFinAcked: plan.outputFinAcked,
-      uplink: session.uplink,
-      frames,
-      unacked: plan.unacked,
-      timestampNs: now,
+      unacked: plan.unacked.bytes.length > 0 || plan.unacked.fin ? plan.unacked : null,
       synAck: session.synAck,
     });
   });
-  return { sessions, lost, closed };
+  return { sessions, lost, closed, restored };
+}
+
+/** Tells the restored sockets what socket options cannot: in order, by the uplink the peer is behind. */
+export function injectRestored(
+  restored: Restoration["restored"],
+  inject: (uplink: number, frames: Uint8Array[]) => void,
+  routerMacs: Uint8Array[],
+  peerMac: Uint8Array,
+): void {
+  const byUplink = new Map<number, Uint8Array[]>();
+  for (const { session, plan } of restored) {
+    const routerMac = routerMacs[session.uplink];
+    if (routerMac === undefined) continue;
+    const frames = byUplink.get(session.uplink) ?? [];
+    if (frames.length === 0) byUplink.set(session.uplink, frames);
+    frames.push(...injectorFrames(session, plan, routerMac, peerMac));
+  }
+  for (const [uplink, frames] of byUplink) inject(uplink, frames);
+}
+
+/** Plans a session as a takeover would and throws the plan away: what runs once in a router's life, and then has to be
+ * fast, is compiled and its data is known to fit. Returns whether there was anything to rehearse. */
+export function rehearse(session: Session, mac: Uint8Array, now: number): boolean {
+  if (!session.ready || session.output.end - session.peerAck > REHEARSED_BYTES) return false;
+  const inEnd = session.feedEnd;
+  if (session.input.end - inEnd > REHEARSED_BYTES) return false;
+  injectorFrames(session, planTakeover(session, now, inEnd), mac, mac);
+  return true;
 }
 
 /** What is needed to reset a session that cannot go on. */

@@ -6,13 +6,14 @@
 
 import { parentPort, workerData } from "node:worker_threads";
 import { native } from "../../addon/native.js";
+import { TD_MARK_INJECT } from "../abi.gen.js";
 import { readKey } from "../session/flow-key.js";
 import { reasonList } from "../session/reasons.js";
 import type { Session } from "../session/session.js";
 import { Feeds } from "./feeds.js";
 import type { FromRecorder, Progress, RecorderStart, RecorderStatus, SessionSummary, ToRecorder } from "./messages.js";
 import { Recorder, recorderDefaults } from "./recorder.js";
-import { restoreSessions } from "./restoration.js";
+import { injectRestored, type Restoration, rehearse, restoreSessions } from "./restoration.js";
 
 const TICK_MS = 1;
 const BATCH_BYTES = 1 << 20;
@@ -20,6 +21,8 @@ const BATCH_BYTES = 1 << 20;
 const BATCHES_PER_TICK = 16;
 const PROGRESS_NS = 10e6;
 const DRAIN_LIMIT_NS = 500e6;
+const REHEARSAL_NS = 20e6;
+const REHEARSED_AT_ONCE = 16;
 
 if (parentPort === null) throw new Error("worker.ts is started as a worker thread");
 const port = parentPort;
@@ -27,12 +30,17 @@ const start = workerData as RecorderStart;
 const options = { ...recorderDefaults, ...start.limits, services: new Map(start.services) };
 const ring = native.ringOpen(start.ringFd, { checksums: true });
 const batch = new Uint8Array(BATCH_BYTES);
+const noMac = new Uint8Array(6);
 const feeds = new Feeds(native, (session, what, offset) => say({ type: "feed", id: session.id, what, offset }));
 
 let recorder = new Recorder(options);
 let recording = true;
 let highestBacklog = 0;
 let progressAt = 0;
+/** Restored sessions the injector has not spoken to yet. */
+let toInject: Restoration["restored"] = [];
+let rehearsedAt = 0;
+let rehearsing: IterableIterator<Session> | null = null;
 
 function say(message: FromRecorder): void {
   port.postMessage(message);
@@ -103,6 +111,21 @@ function tellProgress(now: number): void {
   say({ type: "progress", entries });
 }
 
+/** A few sessions at a time, round and round. */
+function rehearseSome(now: number): void {
+  if (now - rehearsedAt < REHEARSAL_NS) return;
+  rehearsedAt = now;
+  rehearsing ??= recorder.sessions();
+  for (let count = 0; count < REHEARSED_AT_ONCE; count++) {
+    const { value, done } = rehearsing.next();
+    if (done) {
+      rehearsing = null;
+      return;
+    }
+    rehearse(value, noMac, now);
+  }
+}
+
 function tick(): void {
   let empty = true;
   if (recording) {
@@ -112,6 +135,7 @@ function tick(): void {
     feeds.write(recorder);
     tellEvents();
     tellProgress(now);
+    if (empty) rehearseSome(now);
   } else feeds.write(recorder);
   if (empty) setTimeout(tick, TICK_MS);
   else setImmediate(tick);
@@ -146,7 +170,8 @@ function takeOver(request: Extract<ToRecorder, { type: "takeover" }>): void {
   recorder.finish(drained);
   tellEvents();
   recording = false;
-  const { sessions, lost, closed } = restoreSessions(recorder, native.restore, request, nowNs());
+  const { sessions, lost, closed, restored: waiting } = restoreSessions(recorder, native.restore, nowNs());
+  toInject = waiting;
   const restored = nowNs();
   let feedBytes = 0;
   for (const { id, inputOffset } of sessions) {
@@ -175,6 +200,8 @@ function reset(request: number): void {
   // What is in the ring belongs to the past.
   while (ring.backlog() > 0) if (ring.drain(batch).bytes === 0) break;
   recorder = new Recorder(options);
+  rehearsing = null;
+  toInject = [];
   recording = true;
   highestBacklog = 0;
   say({ type: "resetDone", request });
@@ -204,6 +231,15 @@ port.on("message", (message: ToRecorder) => {
       break;
     case "takeover":
       takeOver(message);
+      break;
+    case "inject":
+      injectRestored(
+        toInject,
+        (uplink, frames) => native.injectFrames(message.uplinks[uplink]?.ifindex ?? 0, frames, TD_MARK_INJECT),
+        message.uplinks.map(({ mac }) => mac),
+        message.peerMac,
+      );
+      toInject = [];
       break;
     case "reset":
       reset(message.request);

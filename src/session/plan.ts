@@ -35,7 +35,7 @@ export interface Plan {
   unacked: UnackedOutput;
 }
 
-/** The addresses and ports of a td_flow_key as the restore wants them. */
+/** The addresses and ports of a td_flow_key as the restore wants them; the addresses are views into it. */
 export function endpointsOf(key: Uint8Array): {
   family: 4 | 6;
   localIp: Uint8Array;
@@ -46,8 +46,8 @@ export function endpointsOf(key: Uint8Array): {
   const port = (at: number): number => ((key[at] as number) << 8) | (key[at + 1] as number);
   return {
     family: key[K.family] === 6 ? 6 : 4,
-    localIp: key.slice(K.local_ip, K.local_ip + 16),
-    peerIp: key.slice(K.peer_ip, K.peer_ip + 16),
+    localIp: key.subarray(K.local_ip, K.local_ip + 16),
+    peerIp: key.subarray(K.peer_ip, K.peer_ip + 16),
     localPort: port(K.local_port),
     peerPort: port(K.peer_port),
   };
@@ -65,19 +65,20 @@ export function nextTimestamp(session: Session, nowNs: number): number {
   return (session.tsvalOut + step) >>> 0;
 }
 
-/** Needs `session.inEnd` fixed (Recorder.finish) and a tracked session. The bytes are copies.
+/** Needs a tracked session; `inEnd` is fixed by Recorder.finish. The bytes are copies.
  * Windows satisfy tcp_repair_set_window (net/ipv4/tcp.c): max_window >= snd_wnd, snd_wl1 <= rcv_nxt + rcv_wnd,
  * rcv_wup <= rcv_nxt. */
-export function planTakeover(session: Session, nowNs: number): Plan {
-  const { input, output, inEnd, firstIn, firstOut } = session;
-  const ends = endpointsOf(session.key);
+export function planTakeover(session: Session, nowNs: number, inEnd = session.inEnd): Plan {
+  const { input, output, firstIn, firstOut } = session;
+  // Named one by one where they are used: spreading them took most of the time of a plan.
+  const { family, localIp, peerIp, localPort, peerPort } = endpointsOf(session.key);
   const resume = session.mode === "live" ? inEnd : Math.min(session.copied, inEnd);
   const timestamps = session.timestamps ? nextTimestamp(session, nowNs) : null;
   const scales = session.scales;
   const bytes = output.copy(session.peerAck, output.end);
   const ack = session.nextIn;
   const receiveWindow = Math.max(0, session.rightEdge - inEnd);
-  const mss = session.peerOptions?.mss ?? DEFAULT_MSS[ends.family];
+  const mss = session.peerOptions?.mss ?? DEFAULT_MSS[family];
   const outputFin = session.finOut >= 0 && session.finOut === output.end;
 
   const candidates: { offset: number; bytes: Uint8Array }[] = [];
@@ -86,7 +87,11 @@ export function planTakeover(session: Session, nowNs: number): Plan {
 
   return {
     restore: {
-      ...ends,
+      family,
+      localIp,
+      peerIp,
+      localPort,
+      peerPort,
       sndUna: sequenceOf(session.peerAck, firstOut),
       unacked: bytes,
       rcvSeq: sequenceOf(resume, firstIn),
@@ -114,14 +119,18 @@ export function planTakeover(session: Session, nowNs: number): Plan {
     candidates,
     finCandidate: session.finCandidate,
     unacked: {
-      ...ends,
+      family,
+      localIp,
+      peerIp,
+      localPort,
+      peerPort,
       seq: sequenceOf(session.peerAck, firstOut),
       bytes,
       fin: outputFin && !session.finOutAcked,
       ack,
       window: Math.min(0xffff, Math.floor(receiveWindow / 2 ** (scales?.own ?? 0))),
       timestamps: timestamps === null ? null : { value: timestamps, echo: session.tsRecent },
-      segmentBytes: session.largestOutput > 0 ? session.largestOutput : DEFAULT_MSS[ends.family],
+      segmentBytes: session.largestOutput > 0 ? session.largestOutput : DEFAULT_MSS[family],
     },
   };
 }

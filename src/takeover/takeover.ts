@@ -11,7 +11,7 @@
 // nudge     what the peers have not acknowledged is sent again at once: a restored socket alone would wait seconds
 
 import { native } from "../../addon/native.js";
-import * as abi from "../abi.gen.js";
+import { offsets } from "../abi.gen.js";
 import type { AppServer } from "../app/server.js";
 import type { Config } from "../config/schema.js";
 import type { Announcer } from "../net/announce.js";
@@ -75,10 +75,7 @@ export async function takeOver(
   dataPlane.setRecording(false);
   done("fence");
 
-  const report = await recorder.takeover({
-    routerMacs: dataPlane.uplinks.map(({ link }) => link.mac),
-    peerMac: injectorMac,
-  });
+  const report = await recorder.takeover();
   done("drain", last + BigInt(Math.round(report.drainNs)));
   done("restore");
 
@@ -94,7 +91,10 @@ export async function takeOver(
     established.map(({ fd }) => fd),
     true,
   );
-  inject(dataPlane, established);
+  recorder.inject({
+    uplinks: dataPlane.uplinks.map(({ link }) => ({ ifindex: link.ifindex, mac: link.mac })),
+    peerMac: injectorMac,
+  });
   for (const session of established) if (session.outputFin) native.shutdownWrite(session.fd);
   // What is still unacknowledged is looked at before an application can add to it.
   const nudges = established.flatMap(unacknowledged);
@@ -110,8 +110,7 @@ export async function takeOver(
   done("nudge");
 
   const reasons: Record<string, number> = {};
-  for (const { reasons: names } of report.lost)
-    for (const name of names) reasons[name] = (reasons[name] ?? 0) + 1;
+  for (const { reasons: names } of report.lost) for (const name of names) reasons[name] = (reasons[name] ?? 0) + 1;
   return {
     cause,
     epoch,
@@ -125,14 +124,6 @@ export async function takeOver(
   };
 }
 
-/** Tells the restored sockets what the peers had sent beyond what socket options can carry. */
-export function inject(dataPlane: DataPlane, sessions: TakenSession[]): void {
-  for (const { index, link } of dataPlane.uplinks) {
-    const frames = sessions.filter((session) => session.uplink === index).flatMap((session) => session.frames);
-    if (frames.length > 0) native.injectFrames(link.ifindex, frames, abi.TD_MARK_INJECT);
-  }
-}
-
 /** False: no application took it; the socket is closed, which the peer sees as a meant end. */
 export function handOver(applications: AppServer, session: TakenSession): boolean {
   const { id, fd, inputOffset, outputOffset } = session;
@@ -144,8 +135,8 @@ export function handOver(applications: AppServer, session: TakenSession): boolea
 /** The packets of a session's output that its peer has not acknowledged; answers to the window probe count already. */
 function unacknowledged(session: TakenSession): IpPacket[] {
   const { unacked, outputFin } = session;
+  if (unacked === null) return [];
   const queued = unacked.bytes.length + (outputFin ? 1 : 0);
-  if (queued === 0) return [];
   const left = Math.min(native.outQueue(session.fd).unacked, queued);
   if (left === 0) return [];
   const acked = Math.min(queued - left, unacked.bytes.length);
@@ -164,7 +155,7 @@ function unacknowledged(session: TakenSession): IpPacket[] {
 /** A lost session's peer is told at once, instead of waiting for a stack that does not know it. */
 function resetsOf(session: LostSession): IpPacket[] {
   const { family, peerIp, localPort, peerPort } = readKey(session.key);
-  const key = abi.offsets.td_flow_key;
+  const key = offsets.td_flow_key;
   return session.reset.seqs.map((seq) => ({
     family,
     destination: peerIp,
