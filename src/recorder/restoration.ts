@@ -96,7 +96,8 @@ export function injectRestored(
 /** Plans a session as a takeover would and throws the plan away: what runs once in a router's life, and then has to be
  * fast, is compiled and its data is known to fit. Returns whether there was anything to rehearse. */
 export function rehearse(session: Session, mac: Uint8Array, now: number): boolean {
-  if (!session.ready || session.output.end - session.peerAck > REHEARSED_BYTES) return false;
+  // A closed session has given its streams back: there is nothing to plan with.
+  if (session.closedAt !== 0 || !session.ready || session.output.end - session.peerAck > REHEARSED_BYTES) return false;
   const inEnd = session.feedEnd;
   if (session.input.end - inEnd > REHEARSED_BYTES) return false;
   injectorFrames(session, planTakeover(session, now, inEnd), mac, mac);

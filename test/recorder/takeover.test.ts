@@ -5,7 +5,7 @@ import test from "node:test";
 import fc from "fast-check";
 import { native } from "../../addon/native.js";
 import { Recorder, recorderDefaults } from "../../src/recorder/recorder.js";
-import { restoreSessions } from "../../src/recorder/restoration.js";
+import { rehearse, restoreSessions } from "../../src/recorder/restoration.js";
 import { injectorFrames, nextTimestamp, planTakeover } from "../../src/session/plan.js";
 import { reasonList } from "../../src/session/reasons.js";
 import { TCP_ACK, TCP_FIN } from "../../src/session/segment.js";
@@ -219,6 +219,17 @@ test("property: whatever was recorded, the plan satisfies the kernel's rules", (
     ),
     { numRuns: 300 },
   );
+});
+
+test("a rehearsal changes nothing, and passes over what has ended with its last words unacknowledged", () => {
+  const { recorder, talk, session, feed } = start("delivered");
+  feed(talk.in({ at: 0, ack: 0, payload: data(50) }), talk.out({ at: 0, ack: 50, payload: data(70) }));
+  assert.equal(rehearse(session, MAC, 2e9), true);
+  assert.deepEqual([session.inEnd, session.vouched, session.output.end], [-1, 50, 70]);
+  recorder.socketEnded(keyOf(talk.flow), 0, null, 2e9);
+  recorder.endDrain(3e9);
+  assert.equal(session.state, "closed");
+  assert.equal(rehearse(session, MAC, 3e9), false);
 });
 
 test("the kernel restores what is ready and half-open; the rest is named with its reason and numbers", (context) => {
