@@ -263,7 +263,8 @@ export function opened(bytes: Uint8Array): Opened {
   if (all[42] !== 9 || all[43] !== 0 || all.readUInt16BE(44) !== 0x6558) wrong("Geneve header");
   if (all.readUInt16BE(50) !== 0xff5a || all[52] !== 1 || all[53] !== 8 || all[54] !== 1) wrong("option");
   if (internetChecksum(all.subarray(50, 86)) !== 0) wrong("option checksum");
-  const mac = (at: number): string => [...all.subarray(at, at + 6)].map((b) => b.toString(16).padStart(2, "0")).join(":");
+  const mac = (at: number): string =>
+    [...all.subarray(at, at + 6)].map((b) => b.toString(16).padStart(2, "0")).join(":");
   return {
     destinationMac: mac(0),
     sourceMac: mac(6),

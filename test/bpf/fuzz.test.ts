@@ -28,15 +28,27 @@ const originals: Buffer[] = [
   f.frame({ ipOptions: new Uint8Array(12).fill(1), tcpOptions: f.TIMESTAMPS(1, 2) }),
   f.frame({ vlans: [[0x8100, 5]] }),
   f.frame({ family: 6, payload: Buffer.alloc(64) }),
-  f.frame({ family: 6, extensions: [[0, extension], [60, extension]] }),
-  f.frame({ family: 6, vlans: [[0x88a8, 1], [0x8100, 5]] }),
+  f.frame({
+    family: 6,
+    extensions: [
+      [0, extension],
+      [60, extension],
+    ],
+  }),
+  f.frame({
+    family: 6,
+    vlans: [
+      [0x88a8, 1],
+      [0x8100, 5],
+    ],
+  }),
 ];
 
 /** An independent and simpler judgement: could a stack see TCP to the service's address and port in this? */
 function couldBeSegment(frame: Buffer): boolean {
   let at = 12;
   let type = frame.readUInt16BE(at);
-  for (let tags = 0; (type === 0x8100 || type === 0x88a8) && at + 6 <= frame.length; tags++) {
+  while ((type === 0x8100 || type === 0x88a8) && at + 6 <= frame.length) {
     at += 4;
     type = frame.readUInt16BE(at);
   }
@@ -64,7 +76,8 @@ function mutated(random: () => number): Buffer {
   const frame = Buffer.from(originals[random() % originals.length]!);
   for (let changes = random() % 4; changes > 0; changes--) {
     // Mostly in the headers, where it hurts.
-    frame[random() % Math.min(frame.length, 90)] = random() % 3 === 0 ? [0, 4, 6, 0x45, 0x60, 0xff][random() % 6]! : random() & 0xff;
+    frame[random() % Math.min(frame.length, 90)] =
+      random() % 3 === 0 ? [0, 4, 6, 0x45, 0x60, 0xff][random() % 6]! : random() & 0xff;
   }
   return random() % 4 === 0 ? frame.subarray(0, 14 + (random() % (frame.length - 13))) : frame;
 }

@@ -50,7 +50,11 @@ const refused: [string, Uint8Array, string][] = [
   ["IPv4 options in the outer header", withIpOptions, "DROP_GENEVE_MALFORMED"],
   ["an outer fragment", altered((frame) => frame.writeUInt16BE(0x2000, 20)), "DROP_GENEVE_MALFORMED"],
   ["a wrong outer IP checksum", altered((frame) => (frame[24]! ^= 1), { ipSum: false }), "DROP_GENEVE_MALFORMED"],
-  ["an outer IP length that is not the frame's", altered((frame) => frame.writeUInt16BE(500, 16)), "DROP_GENEVE_MALFORMED"],
+  [
+    "an outer IP length that is not the frame's",
+    altered((frame) => frame.writeUInt16BE(500, 16)),
+    "DROP_GENEVE_MALFORMED",
+  ],
   ["a UDP length that is not the packet's", altered((frame) => frame.writeUInt16BE(500, 38)), "DROP_GENEVE_MALFORMED"],
   ["another Geneve version", altered((frame) => (frame[42] = 0x49)), "DROP_GENEVE_MALFORMED"],
   ["a Geneve control message", altered((frame) => (frame[43] = 0x80)), "DROP_GENEVE_MALFORMED"],
@@ -68,28 +72,112 @@ const refused: [string, Uint8Array, string][] = [
 ];
 
 const bare: Case[] = [
-  { what: "the pulse passes", frame: f.frame({ destination: "10.78.0.1", protocol: 17, payload: new Uint8Array(72) }), verdict: "pass", reason: "PASS_TRANSIT" },
-  { what: "ARP about the link's own address passes", frame: f.arp(1, "10.78.0.2", "10.78.0.1"), verdict: "pass", reason: "PASS_TRANSIT" },
-  { what: "Geneve to somebody else passes", frame: f.encapsulated(inner, { destinationIp: "10.99.0.1" }), verdict: "pass", reason: "PASS_TRANSIT" },
+  {
+    what: "the pulse passes",
+    frame: f.frame({ destination: "10.78.0.1", protocol: 17, payload: new Uint8Array(72) }),
+    verdict: "pass",
+    reason: "PASS_TRANSIT",
+  },
+  {
+    what: "ARP about the link's own address passes",
+    frame: f.arp(1, "10.78.0.2", "10.78.0.1"),
+    verdict: "pass",
+    reason: "PASS_TRANSIT",
+  },
+  {
+    what: "Geneve to somebody else passes",
+    frame: f.encapsulated(inner, { destinationIp: "10.99.0.1" }),
+    verdict: "pass",
+    reason: "PASS_TRANSIT",
+  },
   { what: "a bare segment of a service", frame: inner, verdict: "drop", reason: "DROP_NOT_OURS" },
-  { what: "a bare packet for the service address", frame: f.frame({ protocol: 1, payload: new Uint8Array(8) }), verdict: "drop", reason: "DROP_NOT_OURS" },
-  { what: "ARP about the service address", frame: f.arp(1, "10.78.0.2", f.service4), verdict: "drop", reason: "DROP_NOT_OURS" },
-  { what: "a bare fragment for the service address", frame: f.frame({ fragment: 0x2000 }), verdict: "drop", reason: "DROP_NOT_OURS" },
-  { what: "a bare malformed segment for the service address", frame: f.frame().subarray(0, 40), verdict: "drop", reason: "DROP_MALFORMED" },
+  {
+    what: "a bare packet for the service address",
+    frame: f.frame({ protocol: 1, payload: new Uint8Array(8) }),
+    verdict: "drop",
+    reason: "DROP_NOT_OURS",
+  },
+  {
+    what: "ARP about the service address",
+    frame: f.arp(1, "10.78.0.2", f.service4),
+    verdict: "drop",
+    reason: "DROP_NOT_OURS",
+  },
+  {
+    what: "a bare fragment for the service address",
+    frame: f.frame({ fragment: 0x2000 }),
+    verdict: "drop",
+    reason: "DROP_NOT_OURS",
+  },
+  {
+    what: "a bare malformed segment for the service address",
+    frame: f.frame().subarray(0, 40),
+    verdict: "drop",
+    reason: "DROP_MALFORMED",
+  },
 ];
 
 const atStandby: Case[] = [
   ...bare,
   ...refused.map(([what, frame, reason]): Case => ({ what, frame, verdict: "drop", reason })),
-  { what: "a frame while not standing by", frame: f.encapsulated(inner), recording: false, verdict: "drop", reason: "DROP_DIRECTION" },
-  { what: "a frame while this router is active", frame: f.encapsulated(inner), mode: "reflect", verdict: "drop", reason: "DROP_DIRECTION" },
-  { what: "a frame while this router is alone", frame: f.encapsulated(inner), mode: "solo", verdict: "drop", reason: "DROP_DIRECTION" },
-  { what: "a frame while there is no gate", frame: f.encapsulated(inner), mode: "none", verdict: "drop", reason: "DROP_EPOCH_NEW" },
-  { what: "a reflected frame", frame: f.encapsulated(inner, { reflected: true }), verdict: "drop", reason: "DROP_DIRECTION" },
-  { what: "no TCP inside", frame: f.encapsulated(f.frame({ protocol: 17, payload })), verdict: "drop", reason: "DROP_MALFORMED" },
-  { what: "a TCP fragment inside", frame: f.encapsulated(f.frame({ fragment: 0x2000, payload })), verdict: "drop", reason: "DROP_MALFORMED" },
-  { what: "a truncated segment inside", frame: f.encapsulated(inner.subarray(0, 45)), verdict: "drop", reason: "DROP_MALFORMED" },
-  { what: "a frame longer than any record", frame: f.encapsulated(f.frame({ payload: Buffer.alloc(3300) })), verdict: "drop", reason: "DROP_TOO_LONG" },
+  {
+    what: "a frame while not standing by",
+    frame: f.encapsulated(inner),
+    recording: false,
+    verdict: "drop",
+    reason: "DROP_DIRECTION",
+  },
+  {
+    what: "a frame while this router is active",
+    frame: f.encapsulated(inner),
+    mode: "reflect",
+    verdict: "drop",
+    reason: "DROP_DIRECTION",
+  },
+  {
+    what: "a frame while this router is alone",
+    frame: f.encapsulated(inner),
+    mode: "solo",
+    verdict: "drop",
+    reason: "DROP_DIRECTION",
+  },
+  {
+    what: "a frame while there is no gate",
+    frame: f.encapsulated(inner),
+    mode: "none",
+    verdict: "drop",
+    reason: "DROP_EPOCH_NEW",
+  },
+  {
+    what: "a reflected frame",
+    frame: f.encapsulated(inner, { reflected: true }),
+    verdict: "drop",
+    reason: "DROP_DIRECTION",
+  },
+  {
+    what: "no TCP inside",
+    frame: f.encapsulated(f.frame({ protocol: 17, payload })),
+    verdict: "drop",
+    reason: "DROP_MALFORMED",
+  },
+  {
+    what: "a TCP fragment inside",
+    frame: f.encapsulated(f.frame({ fragment: 0x2000, payload })),
+    verdict: "drop",
+    reason: "DROP_MALFORMED",
+  },
+  {
+    what: "a truncated segment inside",
+    frame: f.encapsulated(inner.subarray(0, 45)),
+    verdict: "drop",
+    reason: "DROP_MALFORMED",
+  },
+  {
+    what: "a frame longer than any record",
+    frame: f.encapsulated(f.frame({ payload: Buffer.alloc(3300) })),
+    verdict: "drop",
+    reason: "DROP_TOO_LONG",
+  },
 ];
 
 const atActive: Case[] = [
@@ -110,11 +198,40 @@ const atActive: Case[] = [
     reason: "PASS_DELIVERED_OUT",
     after: (out) => assert.deepEqual(out, innerOut),
   },
-  { what: "an outward frame for an unknown uplink", frame: f.encapsulated(innerOut, { reflected: true, out: true, uplink: 5 }), verdict: "drop", reason: "DROP_UPLINK_UNKNOWN" },
-  { what: "an outward frame after the voice has run out", frame: f.encapsulated(innerOut, { reflected: true, out: true, uplink: 2 }), voice: 1n, verdict: "drop", reason: "DROP_NO_VOICE" },
-  { what: "an inward frame after the voice has run out", frame: f.encapsulated(inner, { reflected: true, uplink: 2 }), voice: 1n, verdict: "drop", reason: "DROP_NO_VOICE" },
-  { what: "a reflected frame while fenced", frame: f.encapsulated(innerOut, { reflected: true, out: true, uplink: 2 }), mode: "fenced", verdict: "drop", reason: "DROP_DIRECTION" },
-  { what: "a reflected frame in SOLO, whose session has gone on without it", frame: f.encapsulated(innerOut, { reflected: true, out: true, uplink: 2 }), mode: "solo", verdict: "drop", reason: "DROP_DIRECTION" },
+  {
+    what: "an outward frame for an unknown uplink",
+    frame: f.encapsulated(innerOut, { reflected: true, out: true, uplink: 5 }),
+    verdict: "drop",
+    reason: "DROP_UPLINK_UNKNOWN",
+  },
+  {
+    what: "an outward frame after the voice has run out",
+    frame: f.encapsulated(innerOut, { reflected: true, out: true, uplink: 2 }),
+    voice: 1n,
+    verdict: "drop",
+    reason: "DROP_NO_VOICE",
+  },
+  {
+    what: "an inward frame after the voice has run out",
+    frame: f.encapsulated(inner, { reflected: true, uplink: 2 }),
+    voice: 1n,
+    verdict: "drop",
+    reason: "DROP_NO_VOICE",
+  },
+  {
+    what: "a reflected frame while fenced",
+    frame: f.encapsulated(innerOut, { reflected: true, out: true, uplink: 2 }),
+    mode: "fenced",
+    verdict: "drop",
+    reason: "DROP_DIRECTION",
+  },
+  {
+    what: "a reflected frame in SOLO, whose session has gone on without it",
+    frame: f.encapsulated(innerOut, { reflected: true, out: true, uplink: 2 }),
+    mode: "solo",
+    verdict: "drop",
+    reason: "DROP_DIRECTION",
+  },
 ];
 
 interface RecordSeen {
@@ -123,7 +240,17 @@ interface RecordSeen {
 }
 const number = (record: RecordSeen, field: keyof typeof abi.offsets.td_record): number => {
   const at = abi.offsets.td_record[field];
-  const size = { flow: 4, seq: 4, ack: 4, tsval: 4, tsecr: 4, copied_seq: 4, write_seq: 4, rcv_nxt: 4, epoch: 4 } as Record<string, number>;
+  const size = {
+    flow: 4,
+    seq: 4,
+    ack: 4,
+    tsval: 4,
+    tsecr: 4,
+    copied_seq: 4,
+    write_seq: 4,
+    rcv_nxt: 4,
+    epoch: 4,
+  } as Record<string, number>;
   const bytes = size[field] ?? (["tcp_flags", "flags", "uplink"].includes(field) ? 1 : 2);
   return record.view.readUIntLE(at, bytes);
 };
@@ -176,7 +303,15 @@ test("mirror programs: packet in, verdict and packet out", { skip: needsRoot }, 
   };
 
   await t.test("standby: every field of an inward record, and the frame that goes back", () => {
-    const segment = f.frame({ seq: 0xffff_fff0, ack: 7, window: 513, flags: f.ACK | f.PSH, tcpOptions: f.TIMESTAMPS(0x8000_0001, 9), payload, vlans: [[0x8100, 5]] });
+    const segment = f.frame({
+      seq: 0xffff_fff0,
+      ack: 7,
+      window: 513,
+      flags: f.ACK | f.PSH,
+      tcpOptions: f.TIMESTAMPS(0x8000_0001, 9),
+      payload,
+      vlans: [[0x8100, 5]],
+    });
     const sent = f.encapsulated(segment, { uplink: 2 });
     const before = native.bootTimeNs();
     const { record, out } = standby(sent);
@@ -185,9 +320,24 @@ test("mirror programs: packet in, verdict and packet out", { skip: needsRoot }, 
     assert.ok(time >= before - tick && time <= native.bootTimeNs());
     assert.deepEqual(rig.counters(), { PASS_RECORDED_IN: 1 });
     const expected = {
-      seq: 0xffff_fff0, ack: 7, tsval: 0x8000_0001, tsecr: 9, copied_seq: 0, write_seq: 0, rcv_nxt: 0,
-      window: 513, frame_length: segment.length, l3_offset: 18, l4_offset: 38, payload_offset: 70, payload_length: 700,
-      service: 3, tcp_flags: f.ACK | f.PSH, flags: abi.TD_RECORD_TS | abi.TD_RECORD_CHECKSUM_OK, epoch: 7, uplink: 2,
+      seq: 0xffff_fff0,
+      ack: 7,
+      tsval: 0x8000_0001,
+      tsecr: 9,
+      copied_seq: 0,
+      write_seq: 0,
+      rcv_nxt: 0,
+      window: 513,
+      frame_length: segment.length,
+      l3_offset: 18,
+      l4_offset: 38,
+      payload_offset: 70,
+      payload_length: 700,
+      service: 3,
+      tcp_flags: f.ACK | f.PSH,
+      flags: abi.TD_RECORD_TS | abi.TD_RECORD_CHECKSUM_OK,
+      epoch: 7,
+      uplink: 2,
     } as const;
     for (const [field, value] of Object.entries(expected))
       assert.equal(number(record, field as keyof typeof expected), value, field);
@@ -224,7 +374,9 @@ test("mirror programs: packet in, verdict and packet out", { skip: needsRoot }, 
   });
 
   await t.test("standby: frames of every length are recorded whole", () => {
-    for (const length of [0, 1, 73, 74, 75, 201, 202, 203, 457, 458, 459, 969, 970, 971, 1460, 1481, 1482, 1483, 3273, 3274]) {
+    for (const length of [
+      0, 1, 73, 74, 75, 201, 202, 203, 457, 458, 459, 969, 970, 971, 1460, 1481, 1482, 1483, 3273, 3274,
+    ]) {
       const segment = f.frame({ payload: Buffer.from(Uint8Array.from({ length }, (_, at) => at * 7)) });
       const { record } = standby(f.encapsulated(segment));
       assert.equal(number(record, "frame_length"), segment.length);
@@ -272,7 +424,8 @@ test("mirror programs: packet in, verdict and packet out", { skip: needsRoot }, 
     set("fenced", true, 0n);
     const frame = f.encapsulated(f.frame({ payload: Buffer.alloc(1400) }));
     let sent = 0;
-    for (; native.bpfTestRun(rig.program("xdp_mirror"), { data: frame }).retval === verdicts.tx; sent++) assert.ok(sent < 2000);
+    for (; native.bpfTestRun(rig.program("xdp_mirror"), { data: frame }).retval === verdicts.tx; sent++)
+      assert.ok(sent < 2000);
     assert.deepEqual(rig.counters(), { DROP_RING_FULL: 1, PASS_RECORDED_IN: sent });
     let drained = 0;
     for (let more = records().length; more > 0; more = records().length) drained += more;
@@ -286,7 +439,12 @@ test("mirror programs: packet in, verdict and packet out", { skip: needsRoot }, 
     const run = (data: Uint8Array): number => native.bpfTestRun(rig.program("tc_mirror_in"), { data }).retval;
     assert.equal(run(f.frame({ destination: "10.78.0.1", protocol: 17, payload: new Uint8Array(72) })), 0);
     assert.deepEqual(rig.counters(), {});
-    for (const frame of [inner, f.frame({ family: 6 }), f.frame({ fragment: 0x2000 }), f.arp(1, "10.78.0.2", f.service4)])
+    for (const frame of [
+      inner,
+      f.frame({ family: 6 }),
+      f.frame({ fragment: 0x2000 }),
+      f.arp(1, "10.78.0.2", f.service4),
+    ])
       assert.equal(run(frame), 2);
     assert.deepEqual(rig.counters(), { DROP_NOT_OURS: 4 });
   });

@@ -12,7 +12,9 @@ export const needsRoot = process.getuid?.() === 0 ? false : "needs root";
 
 export const projectRoot = ((): string => {
   const here = path.dirname(fileURLToPath(import.meta.url));
-  return here.includes(`${path.sep}build${path.sep}js`) ? path.resolve(here, "../../../..") : path.resolve(here, "../..");
+  return here.includes(`${path.sep}build${path.sep}js`)
+    ? path.resolve(here, "../../../..")
+    : path.resolve(here, "../..");
 })();
 
 export const u32 = (value: number): Uint8Array => new Uint8Array(Uint32Array.of(value >>> 0).buffer);
@@ -39,7 +41,8 @@ export const linkDefaults = {
 };
 export type LinkSetting = typeof linkDefaults;
 
-export const macBytes = (text: string): Uint8Array => Uint8Array.from(text.split(":"), (byte) => Number.parseInt(byte, 16));
+export const macBytes = (text: string): Uint8Array =>
+  Uint8Array.from(text.split(":"), (byte) => Number.parseInt(byte, 16));
 
 export interface RigOptions {
   /** Where the objects are; default build/bpf. */
@@ -57,11 +60,7 @@ export class Rig {
 
   constructor(options: RigOptions = {}) {
     const directory = options.objects ?? path.join(projectRoot, "build", "bpf");
-    const load = (
-      name: string,
-      shared: Record<string, number>,
-      rodata: Record<string, Uint8Array> = {},
-    ): BpfObject => {
+    const load = (name: string, shared: Record<string, number>, rodata: Record<string, Uint8Array> = {}): BpfObject => {
       return native.bpfLoad(path.join(directory, `${name}.bpf.o`), {
         rodata,
         reuse: shared,
@@ -73,7 +72,10 @@ export class Rig {
     const cookie = new Uint8Array(BigUint64Array.of(native.netnsCookie()).buffer);
     const interval = new Uint8Array(BigUint64Array.of(options.copiedIntervalNs ?? 1_000_000n).buffer);
     this.mirror = load("mirror", {});
-    this.uplink = load("uplink", some(this.mirror, ["addresses", "services", "gate", "voice", "link", "counters", "ticks"]));
+    this.uplink = load(
+      "uplink",
+      some(this.mirror, ["addresses", "services", "gate", "voice", "link", "counters", "ticks"]),
+    );
     const known = { ...some(this.mirror, ["addresses", "services"]), ...some(this.uplink, ["crash"]) };
     this.witness = load("witness", known, { netns_cookie: cookie, copied_interval_ns: interval });
   }

@@ -5,7 +5,8 @@
 import { createInterface } from "node:readline";
 import { native } from "../../addon/native.js";
 import * as abi from "../../src/abi.gen.js";
-import { forever, type Mode, Rig } from "./rig.js";
+import { addressPlan } from "../../src/lab/lab.js";
+import { flowKey, forever, type Mode, Rig } from "./rig.js";
 
 export interface RouterSetting {
   role: "active" | "standby";
@@ -21,6 +22,14 @@ export interface RouterSetting {
   uplinkAtTc: boolean;
   /** Have the kernel measure the programs. */
   statistics: boolean;
+}
+
+export interface EventSeen {
+  kind: number;
+  verdicts: number;
+  copiedSeq: number;
+  exitCode: number;
+  peerPort: number;
 }
 
 const setting = JSON.parse(process.argv[2] ?? "") as RouterSetting;
@@ -76,10 +85,34 @@ if (setting.role === "standby") {
 // Taking the time costs as much as a program: only where it is asked for.
 const statistics = setting.statistics ? native.bpfStatisticsEnable() : -1;
 
+const { address: serviceAddress, port: servicePort } = setting.services[0]!;
+const peerAddress = addressPlan.peer.v4;
+const events = native.ringOpen(rig.map("events"), { checksums: false });
+/** What the witness has told since the last call. */
+function drainEvents(): EventSeen[] {
+  const batch = Buffer.alloc(1 << 20);
+  const at = abi.offsets.td_event;
+  const { bytes } = events.drain(batch);
+  const found: EventSeen[] = [];
+  for (let start = 0; start < bytes; start += 8 + ((batch.readUInt32LE(start) + 7) & ~7)) {
+    const event = batch.subarray(start + 8);
+    found.push({
+      kind: event.readUInt32LE(at.kind),
+      verdicts: event.readUInt32LE(at.verdicts),
+      copiedSeq: event.readUInt32LE(at.copied_seq),
+      exitCode: event.readUInt32LE(at.exit_code),
+      peerPort: event.readUInt16BE(at.key + abi.offsets.td_flow_key.peer_port),
+    });
+  }
+  return found;
+}
+
 const programs = ["xdp_uplink", "tc_uplink_in", "tc_uplink_in_reflect", "tc_uplink_out", "xdp_mirror", "tc_mirror_in"];
 const commands: Record<string, (argument: string) => unknown> = {
   counters: () => rig.counters(),
   seen: () => seen,
+  verdict: (peerPort) => rig.verdictOf(flowKey(serviceAddress, servicePort, peerAddress, Number(peerPort))),
+  events: () => drainEvents(),
   gate: (mode) => rig.gate(mode as Mode),
   voice: (ns) => rig.voice(BigInt(ns)),
   statistics: () =>

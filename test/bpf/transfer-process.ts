@@ -5,7 +5,10 @@
 import { createHash } from "node:crypto";
 import net from "node:net";
 
-const mebibyte = Buffer.alloc(1 << 20, Uint8Array.from({ length: 65_521 }, (_, at) => (at * 31 + (at >> 8) * 17) & 0xff));
+const mebibyte = Buffer.alloc(
+  1 << 20,
+  Uint8Array.from({ length: 65_521 }, (_, at) => (at * 31 + (at >> 8) * 17) & 0xff),
+);
 
 async function feed(socket: net.Socket, count: number): Promise<string> {
   const hash = createHash("sha256");

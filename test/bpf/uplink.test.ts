@@ -128,50 +128,242 @@ const shapes: [string, f.Segment][] = [
 
 const foreign: Case[] = [
   { what: "transit IPv4", frame: f.frame({ destination: "192.0.2.1" }), verdict: "pass", reason: "PASS_TRANSIT" },
-  { what: "transit IPv6", frame: f.frame({ family: 6, destination: "2001:db8::1" }), verdict: "pass", reason: "PASS_TRANSIT" },
-  { what: "transit fragments", frame: f.frame({ destination: "192.0.2.1", fragment: 0x2001 }), verdict: "pass", reason: "PASS_TRANSIT" },
+  {
+    what: "transit IPv6",
+    frame: f.frame({ family: 6, destination: "2001:db8::1" }),
+    verdict: "pass",
+    reason: "PASS_TRANSIT",
+  },
+  {
+    what: "transit fragments",
+    frame: f.frame({ destination: "192.0.2.1", fragment: 0x2001 }),
+    verdict: "pass",
+    reason: "PASS_TRANSIT",
+  },
   { what: "neither IP nor ARP", frame: patched(f.frame(), 12, 0x88), verdict: "pass", reason: "PASS_TRANSIT" },
-  { what: "ARP about another address, while fenced", frame: f.arp(1, f.peer4, "10.77.0.2"), mode: "fenced", verdict: "pass", reason: "PASS_TRANSIT" },
-  { what: "ND about another address, while fenced", frame: f.neighbour(135, f.peer6, "ff02::1:ff00:2", "fd77::2"), mode: "fenced", verdict: "pass", reason: "PASS_TRANSIT" },
+  {
+    what: "ARP about another address, while fenced",
+    frame: f.arp(1, f.peer4, "10.77.0.2"),
+    mode: "fenced",
+    verdict: "pass",
+    reason: "PASS_TRANSIT",
+  },
+  {
+    what: "ND about another address, while fenced",
+    frame: f.neighbour(135, f.peer6, "ff02::1:ff00:2", "fd77::2"),
+    mode: "fenced",
+    verdict: "pass",
+    reason: "PASS_TRANSIT",
+  },
 ];
 
 const inwardDrops: Case[] = [
   { what: "a segment while fenced", frame: f.frame(), mode: "fenced", verdict: "drop", reason: "DROP_FENCED_IN" },
-  { what: "a segment while there is no gate at all", frame: f.frame(), mode: "none", verdict: "drop", reason: "DROP_FENCED_IN" },
-  { what: "a segment after the voice has run out", frame: f.frame(), voice: 1n, verdict: "drop", reason: "DROP_NO_VOICE" },
-  { what: "a segment in SOLO after the voice has run out", frame: f.frame(), mode: "solo", voice: 1n, verdict: "drop", reason: "DROP_NO_VOICE" },
-  { what: "ping of the service address while fenced", frame: f.frame({ protocol: 1, payload: new Uint8Array(8) }), mode: "fenced", verdict: "drop", reason: "DROP_FENCED_IN" },
-  { what: "ARP request for the service address while fenced", frame: f.arp(1, f.peer4, f.service4), mode: "fenced", verdict: "drop", reason: "DROP_FENCED_NEIGHBOUR" },
-  { what: "ARP request for the service address without voice", frame: f.arp(1, f.peer4, f.service4), voice: 1n, verdict: "drop", reason: "DROP_NO_VOICE" },
-  { what: "tagged ARP request for the service address while fenced", frame: f.arp(1, f.peer4, f.service4, { vlans: [tag] }), mode: "fenced", verdict: "drop", reason: "DROP_FENCED_NEIGHBOUR" },
-  { what: "solicitation of the service address while fenced", frame: f.neighbour(135, f.peer6, "ff02::1:ff00:1", f.service6), mode: "fenced", verdict: "drop", reason: "DROP_FENCED_NEIGHBOUR" },
-  { what: "unicast solicitation of the service address while fenced", frame: f.neighbour(135, f.peer6, f.service6, f.service6), mode: "fenced", verdict: "drop", reason: "DROP_FENCED_NEIGHBOUR" },
-  { what: "the first fragment of a segment", frame: f.frame({ fragment: 0x2000, payload }), verdict: "drop", reason: "DROP_FRAGMENT" },
-  { what: "a later fragment of a segment", frame: f.frame({ fragment: 0x0010, payload }), verdict: "drop", reason: "DROP_FRAGMENT" },
-  { what: "an IPv6 fragment of TCP", frame: f.frame({ family: 6, extensions: [[44, fragmentHeader(0, true)]], payload }), verdict: "drop", reason: "DROP_FRAGMENT" },
-  { what: "an atomic IPv6 fragment of TCP", frame: f.frame({ family: 6, extensions: [[44, fragmentHeader(0, false)]], payload }), verdict: "drop", reason: "DROP_FRAGMENT" },
-  { what: "an IPv6 fragment that hides its TCP behind destination options", frame: f.frame({ family: 6, extensions: [[44, fragmentHeader(0, true)], [60, extension(8)]], payload }), verdict: "drop", reason: "DROP_FRAGMENT" },
-  { what: "more extension headers than are walked", frame: f.frame({ family: 6, extensions: new Array(7).fill([60, extension(8)]) as [number, Uint8Array][] }), verdict: "drop", reason: "DROP_MALFORMED" },
-  { what: "an IPv4 header length below 5", frame: patched(f.frame({ payload }), 14, 0x44), verdict: "drop", reason: "DROP_MALFORMED" },
-  { what: "an IPv4 total length beyond the frame", frame: patched(f.frame({ payload }), 16, 0x40), verdict: "drop", reason: "DROP_MALFORMED" },
-  { what: "an IPv6 payload length beyond the frame", frame: patched(f.frame({ family: 6, payload }), 18, 0x40), verdict: "drop", reason: "DROP_MALFORMED" },
-  { what: "a TCP header length below 5", frame: patched(f.frame({ payload }), 14 + 20 + 12, 0x40), verdict: "drop", reason: "DROP_MALFORMED" },
-  { what: "a TCP header length beyond the packet", frame: patched(f.frame(), 14 + 20 + 12, 0xf0), verdict: "drop", reason: "DROP_MALFORMED" },
+  {
+    what: "a segment while there is no gate at all",
+    frame: f.frame(),
+    mode: "none",
+    verdict: "drop",
+    reason: "DROP_FENCED_IN",
+  },
+  {
+    what: "a segment after the voice has run out",
+    frame: f.frame(),
+    voice: 1n,
+    verdict: "drop",
+    reason: "DROP_NO_VOICE",
+  },
+  {
+    what: "a segment in SOLO after the voice has run out",
+    frame: f.frame(),
+    mode: "solo",
+    voice: 1n,
+    verdict: "drop",
+    reason: "DROP_NO_VOICE",
+  },
+  {
+    what: "ping of the service address while fenced",
+    frame: f.frame({ protocol: 1, payload: new Uint8Array(8) }),
+    mode: "fenced",
+    verdict: "drop",
+    reason: "DROP_FENCED_IN",
+  },
+  {
+    what: "ARP request for the service address while fenced",
+    frame: f.arp(1, f.peer4, f.service4),
+    mode: "fenced",
+    verdict: "drop",
+    reason: "DROP_FENCED_NEIGHBOUR",
+  },
+  {
+    what: "ARP request for the service address without voice",
+    frame: f.arp(1, f.peer4, f.service4),
+    voice: 1n,
+    verdict: "drop",
+    reason: "DROP_NO_VOICE",
+  },
+  {
+    what: "tagged ARP request for the service address while fenced",
+    frame: f.arp(1, f.peer4, f.service4, { vlans: [tag] }),
+    mode: "fenced",
+    verdict: "drop",
+    reason: "DROP_FENCED_NEIGHBOUR",
+  },
+  {
+    what: "solicitation of the service address while fenced",
+    frame: f.neighbour(135, f.peer6, "ff02::1:ff00:1", f.service6),
+    mode: "fenced",
+    verdict: "drop",
+    reason: "DROP_FENCED_NEIGHBOUR",
+  },
+  {
+    what: "unicast solicitation of the service address while fenced",
+    frame: f.neighbour(135, f.peer6, f.service6, f.service6),
+    mode: "fenced",
+    verdict: "drop",
+    reason: "DROP_FENCED_NEIGHBOUR",
+  },
+  {
+    what: "the first fragment of a segment",
+    frame: f.frame({ fragment: 0x2000, payload }),
+    verdict: "drop",
+    reason: "DROP_FRAGMENT",
+  },
+  {
+    what: "a later fragment of a segment",
+    frame: f.frame({ fragment: 0x0010, payload }),
+    verdict: "drop",
+    reason: "DROP_FRAGMENT",
+  },
+  {
+    what: "an IPv6 fragment of TCP",
+    frame: f.frame({ family: 6, extensions: [[44, fragmentHeader(0, true)]], payload }),
+    verdict: "drop",
+    reason: "DROP_FRAGMENT",
+  },
+  {
+    what: "an atomic IPv6 fragment of TCP",
+    frame: f.frame({ family: 6, extensions: [[44, fragmentHeader(0, false)]], payload }),
+    verdict: "drop",
+    reason: "DROP_FRAGMENT",
+  },
+  {
+    what: "an IPv6 fragment that hides its TCP behind destination options",
+    frame: f.frame({
+      family: 6,
+      extensions: [
+        [44, fragmentHeader(0, true)],
+        [60, extension(8)],
+      ],
+      payload,
+    }),
+    verdict: "drop",
+    reason: "DROP_FRAGMENT",
+  },
+  {
+    what: "more extension headers than are walked",
+    frame: f.frame({ family: 6, extensions: new Array(7).fill([60, extension(8)]) as [number, Uint8Array][] }),
+    verdict: "drop",
+    reason: "DROP_MALFORMED",
+  },
+  {
+    what: "an IPv4 header length below 5",
+    frame: patched(f.frame({ payload }), 14, 0x44),
+    verdict: "drop",
+    reason: "DROP_MALFORMED",
+  },
+  {
+    what: "an IPv4 total length beyond the frame",
+    frame: patched(f.frame({ payload }), 16, 0x40),
+    verdict: "drop",
+    reason: "DROP_MALFORMED",
+  },
+  {
+    what: "an IPv6 payload length beyond the frame",
+    frame: patched(f.frame({ family: 6, payload }), 18, 0x40),
+    verdict: "drop",
+    reason: "DROP_MALFORMED",
+  },
+  {
+    what: "a TCP header length below 5",
+    frame: patched(f.frame({ payload }), 14 + 20 + 12, 0x40),
+    verdict: "drop",
+    reason: "DROP_MALFORMED",
+  },
+  {
+    what: "a TCP header length beyond the packet",
+    frame: patched(f.frame(), 14 + 20 + 12, 0xf0),
+    verdict: "drop",
+    reason: "DROP_MALFORMED",
+  },
   { what: "three VLAN tags", frame: f.frame({ vlans: [tag, tag, tag] }), verdict: "drop", reason: "DROP_MALFORMED" },
-  { what: "a frame longer than may be recorded", frame: f.frame({ payload: Buffer.alloc(1400) }), link: { recordMax: 1453 }, verdict: "drop", reason: "DROP_TOO_LONG" },
-  { what: "a segment while the partner's MAC is unknown", frame: f.frame(), link: unresolved, verdict: "drop", reason: "DROP_LINK_UNRESOLVED" },
-  { what: "a segment by a device that is no uplink", frame: f.frame(), before: (rig) => rig.removeUplink(1, 2), verdict: "drop", reason: "DROP_UPLINK_UNKNOWN" },
+  {
+    what: "a frame longer than may be recorded",
+    frame: f.frame({ payload: Buffer.alloc(1400) }),
+    link: { recordMax: 1453 },
+    verdict: "drop",
+    reason: "DROP_TOO_LONG",
+  },
+  {
+    what: "a segment while the partner's MAC is unknown",
+    frame: f.frame(),
+    link: unresolved,
+    verdict: "drop",
+    reason: "DROP_LINK_UNRESOLVED",
+  },
+  {
+    what: "a segment by a device that is no uplink",
+    frame: f.frame(),
+    before: (rig) => rig.removeUplink(1, 2),
+    verdict: "drop",
+    reason: "DROP_UPLINK_UNKNOWN",
+  },
 ];
 
 const inwardPasses: Case[] = [
-  { what: "ARP request for the service address with voice", frame: f.arp(1, f.peer4, f.service4), verdict: "pass", reason: "PASS_OTHER" },
-  { what: "solicitation of the service address with voice", frame: f.neighbour(135, f.peer6, "ff02::1:ff00:1", f.service6), verdict: "pass", reason: "PASS_OTHER" },
-  { what: "ping of the service address with voice", frame: f.frame({ protocol: 1, payload: new Uint8Array(8) }), verdict: "pass", reason: "PASS_OTHER" },
-  { what: "a UDP fragment for the service address with voice", frame: f.frame({ protocol: 17, fragment: 0x2000, payload }), verdict: "pass", reason: "PASS_OTHER" },
-  { what: "an IPv6 UDP fragment for the service address", frame: f.frame({ family: 6, protocol: 17, extensions: [[44, fragmentHeader(0, true)]], payload }), verdict: "pass", reason: "PASS_OTHER" },
-  { what: "TCP for the service address, but of no service", frame: f.frame({ destinationPort: 22 }), verdict: "pass", reason: "PASS_OTHER" },
+  {
+    what: "ARP request for the service address with voice",
+    frame: f.arp(1, f.peer4, f.service4),
+    verdict: "pass",
+    reason: "PASS_OTHER",
+  },
+  {
+    what: "solicitation of the service address with voice",
+    frame: f.neighbour(135, f.peer6, "ff02::1:ff00:1", f.service6),
+    verdict: "pass",
+    reason: "PASS_OTHER",
+  },
+  {
+    what: "ping of the service address with voice",
+    frame: f.frame({ protocol: 1, payload: new Uint8Array(8) }),
+    verdict: "pass",
+    reason: "PASS_OTHER",
+  },
+  {
+    what: "a UDP fragment for the service address with voice",
+    frame: f.frame({ protocol: 17, fragment: 0x2000, payload }),
+    verdict: "pass",
+    reason: "PASS_OTHER",
+  },
+  {
+    what: "an IPv6 UDP fragment for the service address",
+    frame: f.frame({ family: 6, protocol: 17, extensions: [[44, fragmentHeader(0, true)]], payload }),
+    verdict: "pass",
+    reason: "PASS_OTHER",
+  },
+  {
+    what: "TCP for the service address, but of no service",
+    frame: f.frame({ destinationPort: 22 }),
+    verdict: "pass",
+    reason: "PASS_OTHER",
+  },
   { what: "a segment in SOLO", frame: f.frame(), mode: "solo", verdict: "pass", reason: "PASS_SOLO_IN" },
-  { what: "the service's port at another address", frame: f.frame({ destination: "10.77.0.2" }), verdict: "pass", reason: "PASS_TRANSIT" },
+  {
+    what: "the service's port at another address",
+    frame: f.frame({ destination: "10.77.0.2" }),
+    verdict: "pass",
+    reason: "PASS_TRANSIT",
+  },
 ];
 
 const inward: Case[] = [
@@ -181,7 +373,13 @@ const inward: Case[] = [
   ...shapes.map(([what, segment]): Case => {
     const frame = f.frame(segment);
     const service = segment.sourcePort === 179 ? 4 : 3;
-    return { what: `${what} is reflected`, frame, verdict: "redirect", reason: "PASS_REFLECT_IN", after: reflects(frame, 0, service) };
+    return {
+      what: `${what} is reflected`,
+      frame,
+      verdict: "redirect",
+      reason: "PASS_REFLECT_IN",
+      after: reflects(frame, 0, service),
+    };
   }),
 ];
 
@@ -198,22 +396,109 @@ const acknowledges =
 const outward: Case[] = [
   { what: "transit IPv4", frame: f.frame({ source: "192.0.2.1" }), verdict: "pass", reason: null },
   { what: "a segment while fenced", frame: f.outward(), mode: "fenced", verdict: "drop", reason: "DROP_FENCED_OUT" },
-  { what: "a segment while there is no gate at all", frame: f.outward(), mode: "none", verdict: "drop", reason: "DROP_FENCED_OUT" },
-  { what: "a segment after the voice has run out", frame: f.outward(), voice: 1n, verdict: "drop", reason: "DROP_NO_VOICE" },
-  { what: "an ICMP answer while fenced", frame: f.outward({ protocol: 1, payload: new Uint8Array(8) }), mode: "fenced", verdict: "drop", reason: "DROP_FENCED_OUT" },
-  { what: "an ICMP answer with voice", frame: f.outward({ protocol: 1, payload: new Uint8Array(8) }), verdict: "pass", reason: "PASS_OTHER" },
-  { what: "an ARP reply for the service address while fenced", frame: f.arp(2, f.service4, f.peer4), mode: "fenced", verdict: "drop", reason: "DROP_FENCED_NEIGHBOUR" },
-  { what: "an ARP request for the service address while fenced", frame: f.arp(1, "10.77.0.2", f.service4), mode: "fenced", verdict: "drop", reason: "DROP_FENCED_NEIGHBOUR" },
-  { what: "an advertisement of the service address while fenced", frame: f.neighbour(136, "fd77::2", "ff02::1", f.service6), mode: "fenced", verdict: "drop", reason: "DROP_FENCED_NEIGHBOUR" },
-  { what: "a solicitation from the service address while fenced", frame: f.neighbour(135, f.service6, "ff02::1:ff00:10", f.peer6), mode: "fenced", verdict: "drop", reason: "DROP_FENCED_OUT" },
-  { what: "a gratuitous ARP with voice", frame: f.arp(2, f.service4, f.service4), verdict: "pass", reason: "PASS_OTHER" },
+  {
+    what: "a segment while there is no gate at all",
+    frame: f.outward(),
+    mode: "none",
+    verdict: "drop",
+    reason: "DROP_FENCED_OUT",
+  },
+  {
+    what: "a segment after the voice has run out",
+    frame: f.outward(),
+    voice: 1n,
+    verdict: "drop",
+    reason: "DROP_NO_VOICE",
+  },
+  {
+    what: "an ICMP answer while fenced",
+    frame: f.outward({ protocol: 1, payload: new Uint8Array(8) }),
+    mode: "fenced",
+    verdict: "drop",
+    reason: "DROP_FENCED_OUT",
+  },
+  {
+    what: "an ICMP answer with voice",
+    frame: f.outward({ protocol: 1, payload: new Uint8Array(8) }),
+    verdict: "pass",
+    reason: "PASS_OTHER",
+  },
+  {
+    what: "an ARP reply for the service address while fenced",
+    frame: f.arp(2, f.service4, f.peer4),
+    mode: "fenced",
+    verdict: "drop",
+    reason: "DROP_FENCED_NEIGHBOUR",
+  },
+  {
+    what: "an ARP request for the service address while fenced",
+    frame: f.arp(1, "10.77.0.2", f.service4),
+    mode: "fenced",
+    verdict: "drop",
+    reason: "DROP_FENCED_NEIGHBOUR",
+  },
+  {
+    what: "an advertisement of the service address while fenced",
+    frame: f.neighbour(136, "fd77::2", "ff02::1", f.service6),
+    mode: "fenced",
+    verdict: "drop",
+    reason: "DROP_FENCED_NEIGHBOUR",
+  },
+  {
+    what: "a solicitation from the service address while fenced",
+    frame: f.neighbour(135, f.service6, "ff02::1:ff00:10", f.peer6),
+    mode: "fenced",
+    verdict: "drop",
+    reason: "DROP_FENCED_OUT",
+  },
+  {
+    what: "a gratuitous ARP with voice",
+    frame: f.arp(2, f.service4, f.service4),
+    verdict: "pass",
+    reason: "PASS_OTHER",
+  },
   { what: "a segment in SOLO", frame: f.outward({ payload }), mode: "solo", verdict: "pass", reason: "PASS_SOLO_OUT" },
-  { what: "a fragment of TCP", frame: f.outward({ fragment: 0x2000, payload }), verdict: "drop", reason: "DROP_FRAGMENT" },
-  { what: "a header length nobody sends", frame: patched(f.outward(), 46, 0x10), verdict: "drop", reason: "DROP_MALFORMED" },
-  { what: "a segment longer than may be recorded", frame: f.outward({ payload: Buffer.alloc(1400) }), link: { recordMax: 1453 }, verdict: "drop", reason: "DROP_TOO_LONG" },
-  { what: "a segment while the partner's MAC is unknown", frame: f.outward(), link: unresolved, verdict: "drop", reason: "DROP_LINK_UNRESOLVED" },
-  { what: "a segment by a device that is no uplink", frame: f.outward(), before: (rig) => rig.removeUplink(1, 2), verdict: "drop", reason: "DROP_UPLINK_UNKNOWN" },
-  { what: "an injected frame turns round, gate or not", frame: f.frame(), mode: "fenced", mark: abi.TD_MARK_INJECT, verdict: "redirect", reason: "PASS_INJECTED" },
+  {
+    what: "a fragment of TCP",
+    frame: f.outward({ fragment: 0x2000, payload }),
+    verdict: "drop",
+    reason: "DROP_FRAGMENT",
+  },
+  {
+    what: "a header length nobody sends",
+    frame: patched(f.outward(), 46, 0x10),
+    verdict: "drop",
+    reason: "DROP_MALFORMED",
+  },
+  {
+    what: "a segment longer than may be recorded",
+    frame: f.outward({ payload: Buffer.alloc(1400) }),
+    link: { recordMax: 1453 },
+    verdict: "drop",
+    reason: "DROP_TOO_LONG",
+  },
+  {
+    what: "a segment while the partner's MAC is unknown",
+    frame: f.outward(),
+    link: unresolved,
+    verdict: "drop",
+    reason: "DROP_LINK_UNRESOLVED",
+  },
+  {
+    what: "a segment by a device that is no uplink",
+    frame: f.outward(),
+    before: (rig) => rig.removeUplink(1, 2),
+    verdict: "drop",
+    reason: "DROP_UPLINK_UNKNOWN",
+  },
+  {
+    what: "an injected frame turns round, gate or not",
+    frame: f.frame(),
+    mode: "fenced",
+    mark: abi.TD_MARK_INJECT,
+    verdict: "redirect",
+    reason: "PASS_INJECTED",
+  },
   ...shapes.map(([what, segment]): Case => {
     const active = segment.sourcePort === 179;
     const frame = f.outward(active ? { sourcePort: 33333, destinationPort: 179 } : segment);
@@ -225,12 +510,52 @@ const outward: Case[] = [
       after: reflects(frame, abi.TD_WIRE_OUT, active ? 4 : 3),
     };
   }),
-  { what: "a FIN after a crash", frame: f.outward({ flags: f.FIN | f.ACK }), before: (rig) => rig.verdict(key, abi.TD_VERDICT_FIN_CRASH), verdict: "drop", reason: "DROP_CRASHED" },
-  { what: "data after a crash", frame: f.outward({ payload }), before: (rig) => rig.verdict(key, abi.TD_VERDICT_FIN_CRASH), verdict: "drop", reason: "DROP_CRASHED" },
-  { what: "a reset after a crash", frame: reset, before: (rig) => rig.verdict(key, abi.TD_VERDICT_RST_CRASH), verdict: "drop", reason: "DROP_CRASHED" },
-  { what: "a crash after a meant FIN is a crash", frame: reset, before: (rig) => rig.verdict(key, abi.TD_VERDICT_FIN_MEANT | abi.TD_VERDICT_RST_CRASH), verdict: "drop", reason: "DROP_CRASHED" },
-  { what: "a crash in SOLO is silent as well", frame: reset, mode: "solo", before: (rig) => rig.verdict(key, abi.TD_VERDICT_RST_CRASH), verdict: "drop", reason: "DROP_CRASHED" },
-  { what: "the agent's own reset of a lost session leaves after a crash", frame: reset, mode: "solo", quarantine: true, mark: abi.TD_MARK_OWN, before: (rig) => rig.verdict(key, abi.TD_VERDICT_RST_CRASH), verdict: "pass", reason: "PASS_SOLO_OUT" },
+  {
+    what: "a FIN after a crash",
+    frame: f.outward({ flags: f.FIN | f.ACK }),
+    before: (rig) => rig.verdict(key, abi.TD_VERDICT_FIN_CRASH),
+    verdict: "drop",
+    reason: "DROP_CRASHED",
+  },
+  {
+    what: "data after a crash",
+    frame: f.outward({ payload }),
+    before: (rig) => rig.verdict(key, abi.TD_VERDICT_FIN_CRASH),
+    verdict: "drop",
+    reason: "DROP_CRASHED",
+  },
+  {
+    what: "a reset after a crash",
+    frame: reset,
+    before: (rig) => rig.verdict(key, abi.TD_VERDICT_RST_CRASH),
+    verdict: "drop",
+    reason: "DROP_CRASHED",
+  },
+  {
+    what: "a crash after a meant FIN is a crash",
+    frame: reset,
+    before: (rig) => rig.verdict(key, abi.TD_VERDICT_FIN_MEANT | abi.TD_VERDICT_RST_CRASH),
+    verdict: "drop",
+    reason: "DROP_CRASHED",
+  },
+  {
+    what: "a crash in SOLO is silent as well",
+    frame: reset,
+    mode: "solo",
+    before: (rig) => rig.verdict(key, abi.TD_VERDICT_RST_CRASH),
+    verdict: "drop",
+    reason: "DROP_CRASHED",
+  },
+  {
+    what: "the agent's own reset of a lost session leaves after a crash",
+    frame: reset,
+    mode: "solo",
+    quarantine: true,
+    mark: abi.TD_MARK_OWN,
+    before: (rig) => rig.verdict(key, abi.TD_VERDICT_RST_CRASH),
+    verdict: "pass",
+    reason: "PASS_SOLO_OUT",
+  },
   {
     what: "a SYN-ACK on the tuple of a crashed session leaves and voids the verdict",
     frame: f.outward({ flags: f.SYN | f.ACK, tcpOptions: f.SYN_OPTIONS(1) }),
@@ -240,11 +565,45 @@ const outward: Case[] = [
     reason: "PASS_SOLO_OUT",
     after: (_, rig) => assert.equal(rig.verdictOf(key), 0),
   },
-  { what: "a meant FIN", frame: f.outward({ flags: f.FIN | f.ACK }), mode: "solo", before: (rig) => rig.verdict(key, abi.TD_VERDICT_FIN_MEANT), verdict: "pass", reason: "PASS_SOLO_OUT" },
-  { what: "a reset of nobody's outside of a quarantine", frame: reset, mode: "solo", verdict: "pass", reason: "PASS_SOLO_OUT" },
-  { what: "a reset of nobody's in a quarantine", frame: reset, quarantine: true, verdict: "drop", reason: "DROP_RST_QUARANTINE" },
-  { what: "data in a quarantine", frame: f.outward({ payload }), mode: "solo", quarantine: true, verdict: "pass", reason: "PASS_SOLO_OUT" },
-  { what: "a meant reset in a quarantine", frame: reset, mode: "solo", quarantine: true, before: (rig) => rig.verdict(key, abi.TD_VERDICT_RST_MEANT), verdict: "pass", reason: "PASS_SOLO_OUT" },
+  {
+    what: "a meant FIN",
+    frame: f.outward({ flags: f.FIN | f.ACK }),
+    mode: "solo",
+    before: (rig) => rig.verdict(key, abi.TD_VERDICT_FIN_MEANT),
+    verdict: "pass",
+    reason: "PASS_SOLO_OUT",
+  },
+  {
+    what: "a reset of nobody's outside of a quarantine",
+    frame: reset,
+    mode: "solo",
+    verdict: "pass",
+    reason: "PASS_SOLO_OUT",
+  },
+  {
+    what: "a reset of nobody's in a quarantine",
+    frame: reset,
+    quarantine: true,
+    verdict: "drop",
+    reason: "DROP_RST_QUARANTINE",
+  },
+  {
+    what: "data in a quarantine",
+    frame: f.outward({ payload }),
+    mode: "solo",
+    quarantine: true,
+    verdict: "pass",
+    reason: "PASS_SOLO_OUT",
+  },
+  {
+    what: "a meant reset in a quarantine",
+    frame: reset,
+    mode: "solo",
+    quarantine: true,
+    before: (rig) => rig.verdict(key, abi.TD_VERDICT_RST_MEANT),
+    verdict: "pass",
+    reason: "PASS_SOLO_OUT",
+  },
   {
     what: "a reset with options, so perhaps signed, is not rewritten",
     frame: f.outward({ flags: f.RST, tcpOptions: f.TIMESTAMPS(1, 2) }),
@@ -285,8 +644,7 @@ test("uplink programs: packet in, verdict and packet out", { skip: needsRoot }, 
   for (const family of [4, 6] as const) {
     await t.test(`tc_uplink_out: a reset of a session closed before the takeover becomes its ACK, IPv${family}`, () => {
       clean();
-      const session =
-        family === 4 ? key : flowKey(f.service6, f.servicePort, f.peer6, f.peerPort);
+      const session = family === 4 ? key : flowKey(f.service6, f.servicePort, f.peer6, f.peerPort);
       rig.link();
       rig.uplinkDevice(1, 2);
       rig.voice(forever);
@@ -303,17 +661,57 @@ test("uplink programs: packet in, verdict and packet out", { skip: needsRoot }, 
 
   const sideDoor: Case[] = [
     { what: "transit", frame: f.frame({ destination: "192.0.2.1" }), verdict: "pass", reason: null },
-    { what: "a segment that came past the standby", frame: f.frame(), mark: abi.TD_MARK_REFLECTED, verdict: "pass", reason: null },
-    { what: "a segment from the injector", frame: f.frame(), mode: "fenced", mark: abi.TD_MARK_INJECT, verdict: "pass", reason: null },
+    {
+      what: "a segment that came past the standby",
+      frame: f.frame(),
+      mark: abi.TD_MARK_REFLECTED,
+      verdict: "pass",
+      reason: null,
+    },
+    {
+      what: "a segment from the injector",
+      frame: f.frame(),
+      mode: "fenced",
+      mark: abi.TD_MARK_INJECT,
+      verdict: "pass",
+      reason: null,
+    },
     { what: "a segment that did not pass the standby", frame: f.frame(), verdict: "drop", reason: "DROP_UNREFLECTED" },
-    { what: "the same over IPv6 with two tags", frame: f.frame({ family: 6, vlans: qinq }), verdict: "drop", reason: "DROP_UNREFLECTED" },
-    { what: "a segment with somebody else's mark", frame: f.frame(), mark: 1, verdict: "drop", reason: "DROP_UNREFLECTED" },
+    {
+      what: "the same over IPv6 with two tags",
+      frame: f.frame({ family: 6, vlans: qinq }),
+      verdict: "drop",
+      reason: "DROP_UNREFLECTED",
+    },
+    {
+      what: "a segment with somebody else's mark",
+      frame: f.frame(),
+      mark: 1,
+      verdict: "drop",
+      reason: "DROP_UNREFLECTED",
+    },
     { what: "a segment while fenced", frame: f.frame(), mode: "fenced", verdict: "drop", reason: "DROP_FENCED_IN" },
     { what: "a segment without voice", frame: f.frame(), voice: 1n, verdict: "drop", reason: "DROP_NO_VOICE" },
-    { what: "ARP for the service address while fenced", frame: f.arp(1, f.peer4, f.service4), mode: "fenced", verdict: "drop", reason: "DROP_FENCED_NEIGHBOUR" },
+    {
+      what: "ARP for the service address while fenced",
+      frame: f.arp(1, f.peer4, f.service4),
+      mode: "fenced",
+      verdict: "drop",
+      reason: "DROP_FENCED_NEIGHBOUR",
+    },
     { what: "a segment in SOLO", frame: f.frame(), mode: "solo", verdict: "pass", reason: null },
-    { what: "a fragment of TCP", frame: f.frame({ fragment: 0x2000, payload }), verdict: "drop", reason: "DROP_FRAGMENT" },
-    { what: "ping of the service address with voice", frame: f.frame({ protocol: 1, payload: new Uint8Array(8) }), verdict: "pass", reason: null },
+    {
+      what: "a fragment of TCP",
+      frame: f.frame({ fragment: 0x2000, payload }),
+      verdict: "drop",
+      reason: "DROP_FRAGMENT",
+    },
+    {
+      what: "ping of the service address with voice",
+      frame: f.frame({ protocol: 1, payload: new Uint8Array(8) }),
+      verdict: "pass",
+      reason: null,
+    },
   ];
   for (const item of sideDoor) await t.test(`tc_uplink_in: ${item.what}`, () => play(rig, "tc_uplink_in", item));
 
@@ -326,7 +724,9 @@ test("uplink programs: packet in, verdict and packet out", { skip: needsRoot }, 
     for (let port = 30000; port < 30064; port++) {
       const family = port % 2 ? 4 : 6;
       const there = native.bpfTestRun(rig.program("xdp_uplink"), { data: f.frame({ family, sourcePort: port }) });
-      const back = native.bpfTestRun(rig.program("tc_uplink_out"), { data: f.outward({ family, destinationPort: port }) });
+      const back = native.bpfTestRun(rig.program("tc_uplink_out"), {
+        data: f.outward({ family, destinationPort: port }),
+      });
       assert.equal(f.opened(there.data).sourcePort, f.opened(back.data).sourcePort);
       ports.add(f.opened(there.data).sourcePort);
     }

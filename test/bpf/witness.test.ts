@@ -1,0 +1,156 @@
+// Every way for an application to end a connection, on a real kernel: the witness takes the right verdict, and the
+// peer hears of it exactly when it was meant.
+
+import assert from "node:assert/strict";
+import path from "node:path";
+import test from "node:test";
+import { fileURLToPath } from "node:url";
+import * as abi from "../../src/abi.gen.js";
+import { addressPlan } from "../../src/lab/lab.js";
+import { build, port } from "./pair.js";
+import { needsRoot } from "./rig.js";
+import type { EventSeen } from "./router-process.js";
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const meantFin = abi.TD_VERDICT_FIN_MEANT;
+const crashFin = abi.TD_VERDICT_FIN_CRASH;
+const meantRst = abi.TD_VERDICT_RST_MEANT;
+const crashRst = abi.TD_VERDICT_RST_CRASH;
+
+interface Way {
+  way: string;
+  signal?: NodeJS.Signals;
+  /** What the peer does beside connecting. */
+  peer?: "sends" | "reads nothing" | "ends" | "resets";
+  verdicts: number;
+  /** What the peer hears: the end of the stream, a reset, or nothing. */
+  heard: "end" | "ECONNRESET" | "nothing";
+}
+
+const ways: Way[] = [
+  { way: "close", verdicts: meantFin, heard: "end" },
+  { way: "close with unread data", peer: "sends", verdicts: meantRst, heard: "ECONNRESET" },
+  { way: "shutdown, then close", verdicts: meantFin, heard: "end" },
+  { way: "reset", verdicts: meantRst, heard: "ECONNRESET" },
+  { way: "close after the peer", peer: "ends", verdicts: meantFin, heard: "end" },
+  { way: "exit 0 without close", verdicts: crashFin, heard: "nothing" },
+  { way: "exit 1 without close", verdicts: crashFin, heard: "nothing" },
+  { way: "abort", verdicts: crashFin, heard: "nothing" },
+  { way: "killed", signal: "SIGKILL", verdicts: crashFin, heard: "nothing" },
+  { way: "killed by SIGTERM", signal: "SIGTERM", verdicts: crashFin, heard: "nothing" },
+  { way: "killed with unread data", signal: "SIGKILL", peer: "sends", verdicts: crashRst, heard: "nothing" },
+  {
+    way: "killed with data for a closed window",
+    signal: "SIGKILL",
+    peer: "reads nothing",
+    verdicts: crashFin,
+    heard: "nothing",
+  },
+  {
+    way: "killed after shutdown, with unread data",
+    signal: "SIGKILL",
+    peer: "sends",
+    verdicts: meantFin | crashRst,
+    heard: "end",
+  },
+  { way: "killed with an unaccepted connection", signal: "SIGKILL", verdicts: crashRst, heard: "nothing" },
+  { way: "stays, and the peer resets", peer: "resets", verdicts: 0, heard: "nothing" },
+];
+
+/** The peer's end. Prints what it hears, a word a line. */
+const peerProgram = `
+  const [host, port, localPort, act] = process.argv.slice(1);
+  const socket = require("net").connect({ host, port: +port, localPort: +localPort, allowHalfOpen: true });
+  socket.on("connect", () => {
+    console.log("connected");
+    if (act === "sends") socket.write("unread");
+    if (act === "ends") setTimeout(() => socket.end(), 50);
+    if (act === "resets") setTimeout(() => socket.resetAndDestroy(), 50);
+  });
+  socket.on("error", (error) => console.log(error.code));
+  socket.on("end", () => console.log("end"));
+  if (act !== "reads nothing") socket.resume();
+  setInterval(() => {}, 1000);
+`;
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (let waited = 0; !(await condition()); waited += 10) {
+    if (waited > 5_000) throw new Error(`waited in vain until ${what}`);
+    await pause(10);
+  }
+}
+
+test("crash or meant close", { skip: needsRoot, timeout: 200_000 }, async (t) => {
+  const { lab, active } = await build(t);
+  await active.ask("gate solo");
+  const host = addressPlan.service.v4;
+  let peerPort = 50_000;
+  for (const { way, signal, peer = "", verdicts, heard } of ways) {
+    await t.test(way, async (t) => {
+      peerPort++;
+      await active.ask("events");
+      const server = lab.spawn("a", [process.execPath, path.join(here, "dying-process.js"), way, host, String(port)]);
+      t.after(() => server.signal("SIGKILL"));
+      await until("the server listens", () => server.stdout().includes("listening"));
+      const arguments_ = [host, String(port), String(peerPort), peer];
+      const client = lab.spawn("peer", [process.execPath, "-e", peerProgram, "--", ...arguments_]);
+      t.after(() => client.signal("SIGKILL"));
+      await until("the peer is connected", () => client.stdout().includes("connected"));
+      if (way !== "killed with an unaccepted connection")
+        await until("the server is connected", () => server.stdout().includes("connected"));
+      if (signal) {
+        await pause(100); // the data is on its way
+        server.signal(signal);
+      }
+      const told: EventSeen[] = [];
+      const listen = async (): Promise<void> => {
+        told.push(...(await active.ask<EventSeen[]>("events")).filter((event) => event.peerPort === peerPort));
+      };
+      const verdict = (): Promise<number> => active.ask<number>(`verdict ${peerPort}`);
+      await until("the verdict is there", async () => {
+        await listen();
+        return verdicts === 0 ? told.some(({ kind }) => kind === abi.TD_EVENT_CLOSED) : (await verdict()) === verdicts;
+      });
+      await pause(250); // for a retransmission, and for what should not come
+      await listen();
+      assert.equal(await verdict(), verdicts);
+      const crashed = (verdicts & (crashFin | crashRst)) !== 0;
+      assert.equal(
+        told.some(({ kind }) => kind === abi.TD_EVENT_CRASHED),
+        crashed,
+        "an event says crashed",
+      );
+      const said = client
+        .stdout()
+        .split("\n")
+        .slice(1)
+        .filter((word) => word !== "");
+      assert.deepEqual(said, heard === "nothing" ? [] : [heard]);
+    });
+  }
+  const counters = await active.ask("counters");
+  assert.ok(counters.DROP_CRASHED! > 0, "what the crashes would have said was dropped");
+});
+
+test("how far the application has read is reported", { skip: needsRoot, timeout: 60_000 }, async (t) => {
+  const { lab, active } = await build(t);
+  await active.ask("gate solo");
+  const host = addressPlan.service.v4;
+  const reader = `require("net").createServer((s) => s.resume()).listen(${port}, "${host}", () => console.log("listening"))`;
+  const server = lab.spawn("a", [process.execPath, "-e", reader]);
+  await until("the server listens", () => server.stdout().includes("listening"));
+  const writer = `const s = require("net").connect({ host: "${host}", port: ${port}, localPort: 50999 });
+    let n = 0; const timer = setInterval(() => { s.write("x".repeat(100)); if (++n === 50) clearInterval(timer); }, 5);`;
+  lab.spawn("peer", [process.execPath, "-e", writer]);
+  let told: EventSeen[] = [];
+  await until("there are 20 reports", async () => {
+    told = told.concat(await active.ask<EventSeen[]>("events"));
+    return told.filter((event) => event.kind === abi.TD_EVENT_COPIED && event.peerPort === 50_999).length >= 20;
+  });
+  const read = told.filter((event) => event.kind === abi.TD_EVENT_COPIED).map((event) => event.copiedSeq);
+  for (let index = 1; index < read.length; index++) {
+    const step = (read[index]! - read[index - 1]!) >>> 0;
+    assert.ok(step > 0 && step <= 5000 && step % 100 === 0, `a step of ${step} bytes`);
+  }
+});
