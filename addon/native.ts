@@ -2,10 +2,10 @@
 // Mechanism is in C++ (one family a file), policy in TypeScript. File descriptors are plain numbers; whoever gets one
 // closes it with closeFd. Failures throw NativeError with the errno name in `code`.
 
-import { createRequire } from "node:module";
 import { existsSync } from "node:fs";
-import { fileURLToPath } from "node:url";
+import { createRequire } from "node:module";
 import path from "node:path";
+import { fileURLToPath } from "node:url";
 
 /** Every function of the addon throws this shape. */
 export interface NativeError extends Error {
@@ -224,7 +224,14 @@ export interface AddressInfo {
 export interface Native {
   // bpf
   bpfLoad(objectPath: string, options: LoadOptions): BpfObject;
-  bpfMapCreate(options: { type: number; name: string; keySize: number; valueSize: number; maxEntries: number; flags?: number }): number;
+  bpfMapCreate(options: {
+    type: number;
+    name: string;
+    keySize: number;
+    valueSize: number;
+    maxEntries: number;
+    flags?: number;
+  }): number;
   /** null: no such key. `valueBytes`: of the answer (per-CPU maps: 8-aligned value × possible CPUs). */
   bpfMapLookup(fd: number, key: Uint8Array, valueBytes: number): Uint8Array | null;
   bpfMapUpdate(fd: number, key: Uint8Array, value: Uint8Array, flags?: number): void;
@@ -313,7 +320,9 @@ function addonPath(): string {
     if (existsSync(candidate)) return candidate;
     directory = path.dirname(directory);
   }
-  throw Object.assign(new Error("The native addon tandem.node is not built; run `make build`."), { code: "ADDON_MISSING" });
+  throw Object.assign(new Error("The native addon tandem.node is not built; run `make build`."), {
+    code: "ADDON_MISSING",
+  });
 }
 
 export const native: Native = require(process.env.TANDEM_ADDON ?? addonPath()) as Native;

@@ -96,7 +96,7 @@ void set_rodata(Napi::Env env, struct bpf_object *object, const std::string &nam
 		if (value.length != variables[index].size)
 			fail(env, EINVAL, "rodata", name + " has " + std::to_string(variables[index].size) + " bytes");
 		struct bpf_map *map;
-		bpf_object__for_each_map(map, object) {
+		bpf_object__for_each_map (map, object) {
 			std::string map_name = bpf_map__name(map);
 			const std::string suffix = ".rodata";
 			if (!bpf_map__is_internal(map) || map_name.size() < suffix.size() ||
@@ -177,7 +177,7 @@ Napi::Value load(const Napi::CallbackInfo &info)
 
 	Napi::Object maps = Napi::Object::New(env);
 	struct bpf_map *map;
-	bpf_object__for_each_map(map, opened) {
+	bpf_object__for_each_map (map, opened) {
 		Napi::Object entry = Napi::Object::New(env);
 		entry.Set("fd", bpf_map__fd(map));
 		entry.Set("type", static_cast<uint32_t>(bpf_map__type(map)));
@@ -188,7 +188,7 @@ Napi::Value load(const Napi::CallbackInfo &info)
 	}
 	Napi::Object programs = Napi::Object::New(env);
 	struct bpf_program *program;
-	bpf_object__for_each_program(program, opened) {
+	bpf_object__for_each_program (program, opened) {
 		if (bpf_program__fd(program) < 0)
 			continue; // skipped
 		Napi::Object entry = Napi::Object::New(env);
@@ -221,7 +221,8 @@ Napi::Value map_create(const Napi::CallbackInfo &info)
 		extra.map_flags = as_u32(options.Get("flags"), "flags");
 	std::string name = as_text(options.Get("name"), "name");
 	int fd = bpf_map_create(static_cast<enum bpf_map_type>(as_u32(options.Get("type"), "type")), name.c_str(),
-				as_u32(options.Get("keySize"), "keySize"), as_u32(options.Get("valueSize"), "valueSize"),
+				as_u32(options.Get("keySize"), "keySize"),
+				as_u32(options.Get("valueSize"), "valueSize"),
 				as_u32(options.Get("maxEntries"), "maxEntries"), &extra);
 	return Napi::Number::New(env, check(env, fd, "bpf_map_create", name));
 }
@@ -252,8 +253,9 @@ MapSizes map_sizes(Napi::Env env, int fd)
 void check_length(Napi::Env env, size_t given, size_t needed, const char *what)
 {
 	if (given != needed)
-		fail(env, EINVAL, "bpf", std::string(what) + " has " + std::to_string(given) + " bytes, the map wants " +
-						 std::to_string(needed));
+		fail(env, EINVAL, "bpf",
+		     std::string(what) + " has " + std::to_string(given) + " bytes, the map wants " +
+			     std::to_string(needed));
 }
 
 Napi::Value map_lookup(const Napi::CallbackInfo &info)
@@ -462,7 +464,7 @@ Napi::Value test_run(const Napi::CallbackInfo &info)
 		run.data_size_in = static_cast<__u32>(data.length);
 		// Room for what a program may push in front.
 		out.resize(is_absent(options.Get("outBytes")) ? data.length + 1024
-							     : as_u32(options.Get("outBytes"), "outBytes"));
+							      : as_u32(options.Get("outBytes"), "outBytes"));
 		run.data_out = out.data();
 		run.data_size_out = static_cast<__u32>(out.size());
 	}
@@ -483,7 +485,8 @@ Napi::Value test_run(const Napi::CallbackInfo &info)
 
 Napi::Value statistics_enable(const Napi::CallbackInfo &info)
 {
-	return Napi::Number::New(info.Env(), check(info.Env(), bpf_enable_stats(BPF_STATS_RUN_TIME), "bpf_enable_stats"));
+	return Napi::Number::New(info.Env(),
+				 check(info.Env(), bpf_enable_stats(BPF_STATS_RUN_TIME), "bpf_enable_stats"));
 }
 
 struct bpf_prog_info program_info(const Napi::CallbackInfo &info)

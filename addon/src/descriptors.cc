@@ -81,8 +81,10 @@ ssize_t send_with_descriptors(int fd, const uint8_t *data, size_t length, const 
 class Channel final : public Polled {
 public:
 	Channel(Napi::Env env, int fd, Napi::Function on_data, Napi::Function on_close)
-		: Polled(env, fd, "tandem:channel"), on_data_(Napi::Persistent(on_data)),
-		  on_close_(Napi::Persistent(on_close)), self_(std::make_shared<Channel *>(this))
+	    : Polled(env, fd, "tandem:channel"),
+	      on_data_(Napi::Persistent(on_data)),
+	      on_close_(Napi::Persistent(on_close)),
+	      self_(std::make_shared<Channel *>(this))
 	{
 		watch(UV_READABLE);
 	}
@@ -115,7 +117,8 @@ public:
 		QueuedMessage message;
 		if (written == 0) {
 			for (int original : fds)
-				message.fds.push_back(check(env_, fcntl(original, F_DUPFD_CLOEXEC, 3), "fcntl", "duplicate"));
+				message.fds.push_back(
+					check(env_, fcntl(original, F_DUPFD_CLOEXEC, 3), "fcntl", "duplicate"));
 		}
 		message.data.assign(data.data + written, data.data + data.length);
 		pending_ += message.data.size();
@@ -296,9 +299,12 @@ Napi::Value unix_channel(const Napi::CallbackInfo &info)
 class Listener final : public Polled {
 public:
 	Listener(Napi::Env env, int fd, std::string path, const struct stat &inode, Napi::Function on_accept)
-		: Polled(env, fd, "tandem:listener"), path_(std::move(path)), inode_(inode),
-		  on_accept_(Napi::Persistent(on_accept)), self_(std::make_shared<Listener *>(this)),
-		  spare_(open("/dev/null", O_RDONLY | O_CLOEXEC))
+	    : Polled(env, fd, "tandem:listener"),
+	      path_(std::move(path)),
+	      inode_(inode),
+	      on_accept_(Napi::Persistent(on_accept)),
+	      self_(std::make_shared<Listener *>(this)),
+	      spare_(open("/dev/null", O_RDONLY | O_CLOEXEC))
 	{
 		watch(UV_READABLE);
 	}
@@ -427,7 +433,8 @@ Napi::Value unix_peer(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	struct ucred credentials = {};
 	socklen_t length = sizeof(credentials);
-	check(env, getsockopt(as_fd(info[0]), SOL_SOCKET, SO_PEERCRED, &credentials, &length), "getsockopt", "SO_PEERCRED");
+	check(env, getsockopt(as_fd(info[0]), SOL_SOCKET, SO_PEERCRED, &credentials, &length), "getsockopt",
+	      "SO_PEERCRED");
 	Napi::Object answer = Napi::Object::New(env);
 	answer.Set("pid", credentials.pid);
 	answer.Set("uid", credentials.uid);

@@ -18,7 +18,7 @@ struct Link {
 	uint8_t mac[6] = {};
 	bool has_mac = false;
 	uint32_t mtu = 0;
-	bool up = false; // administratively up and with a carrier (IFF_UP and IFF_RUNNING)
+	bool up = false; // administratively (IFF_UP); with or without a carrier
 	uint16_t type = 0;
 	std::string kind;
 };

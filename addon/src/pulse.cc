@@ -90,8 +90,8 @@ public:
 			fail(env, EINVAL, "pulseStart", "voiceMapFd is no array of td_voice");
 		fd_ = check(env, fcntl(fd, F_DUPFD_CLOEXEC, 3), "fcntl");
 		if (info.map_flags & BPF_F_MMAPABLE) {
-			void *page = mmap(nullptr, static_cast<size_t>(sysconf(_SC_PAGESIZE)), PROT_READ | PROT_WRITE, MAP_SHARED,
-					  fd_, 0);
+			void *page = mmap(nullptr, static_cast<size_t>(sysconf(_SC_PAGESIZE)), PROT_READ | PROT_WRITE,
+					  MAP_SHARED, fd_, 0);
 			mapped_ = page == MAP_FAILED ? nullptr : static_cast<uint64_t *>(page);
 		}
 	}
@@ -308,8 +308,9 @@ private:
 		settings_.pet_limit_ns = as_u64(options.Get("petLimitNs"), "petLimitNs");
 		settings_.drift_ppm = as_u32(options.Get("driftPpm"), "driftPpm");
 		constexpr uint64_t hour = 3600ULL * 1000000000ULL;
-		if (!settings_.incarnation || settings_.interval_ns < 100000 || settings_.interval_ns > settings_.lease_ns ||
-		    settings_.lease_ns > hour || settings_.pet_limit_ns > hour || settings_.drift_ppm > 1000000)
+		if (!settings_.incarnation || settings_.interval_ns < 100000 ||
+		    settings_.interval_ns > settings_.lease_ns || settings_.lease_ns > hour ||
+		    settings_.pet_limit_ns > hour || settings_.drift_ppm > 1000000)
 			fail(env, EINVAL, "pulseStart",
 			     "incarnation not 0, 0.1 ms <= interval <= lease <= 1 h, petLimit <= 1 h, drift <= 10^6 ppm");
 		voice_.open(env, as_fd(options.Get("voiceMapFd"), "voiceMapFd"));
@@ -329,7 +330,8 @@ private:
 		uint32_t port = as_u32(options.Get("port"), "port");
 		std::optional<IpAddress> local = parse_ip(local_text), partner = parse_ip(partner_text);
 		if (!local || !partner || local->family != partner->family)
-			fail(env, EINVAL, "pulseStart", local_text + " and " + partner_text + " must be addresses of one family");
+			fail(env, EINVAL, "pulseStart",
+			     local_text + " and " + partner_text + " must be addresses of one family");
 		if (!port || port > 65535)
 			fail(env, EINVAL, "pulseStart", "port " + std::to_string(port));
 
@@ -337,7 +339,8 @@ private:
 		path.fd = check(env, socket(local->family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), "socket");
 		paths_.push_back(path); // closed with this object from here on
 		check(env,
-		      setsockopt(path.fd, SOL_SOCKET, SO_BINDTODEVICE, device.c_str(), static_cast<socklen_t>(device.size())),
+		      setsockopt(path.fd, SOL_SOCKET, SO_BINDTODEVICE, device.c_str(),
+				 static_cast<socklen_t>(device.size())),
 		      "setsockopt", "SO_BINDTODEVICE " + device);
 		// CS6, network control (RFC 4594, section 3.1). A device that cannot say so still carries it.
 		int traffic_class = IPTOS_CLASS_CS6;
@@ -349,8 +352,8 @@ private:
 		socklen_t length = bound_address(*local, static_cast<uint16_t>(port), device, &address);
 		check(env, bind(path.fd, reinterpret_cast<struct sockaddr *>(&address), length), "bind",
 		      local_text + " port " + std::to_string(port) + " on " + device);
-		paths_.back().partner_length =
-			bound_address(*partner, static_cast<uint16_t>(port), device, &paths_.back().partner);
+		paths_.back().partner_length = bound_address(*partner, static_cast<uint16_t>(port), device,
+							     &paths_.back().partner);
 	}
 
 	/// A link-local IPv6 address needs its device.
@@ -495,11 +498,12 @@ private:
 	void tell(const PulseEvent &event)
 	{
 		auto *copy = new PulseEvent(event);
-		napi_status status = events_.NonBlockingCall(copy, [](Napi::Env env, Napi::Function on_event, PulseEvent *told) {
-			std::unique_ptr<PulseEvent> owned(told);
-			if (env != nullptr && !on_event.IsEmpty())
-				on_event.Call({event_object(env, *owned)});
-		});
+		napi_status status = events_.NonBlockingCall(
+			copy, [](Napi::Env env, Napi::Function on_event, PulseEvent *told) {
+				std::unique_ptr<PulseEvent> owned(told);
+				if (env != nullptr && !on_event.IsEmpty())
+					on_event.Call({event_object(env, *owned)});
+			});
 		if (status != napi_ok)
 			delete copy; // the environment is ending
 	}
@@ -534,12 +538,12 @@ Napi::Value pulse_start(const Napi::CallbackInfo &info)
 		pulse->say(static_cast<uint8_t>(as_u32(state.Get("role"), "role")), as_u32(state.Get("epoch"), "epoch"),
 			   as_u32(state.Get("flags"), "flags"));
 	});
-	add_function(answer, "grant", [pulse](const Napi::CallbackInfo &call) { pulse->grant(as_flag(call[0], "on")); });
+	add_function(answer, "grant",
+		     [pulse](const Napi::CallbackInfo &call) { pulse->grant(as_flag(call[0], "on")); });
 	add_function(answer, "hold", [pulse](const Napi::CallbackInfo &call) { pulse->hold(as_flag(call[0], "on")); });
 	add_function(answer, "pet", [pulse](const Napi::CallbackInfo &) { pulse->pet(); });
-	add_function(answer, "snapshot", [pulse](const Napi::CallbackInfo &call) -> Napi::Value {
-		return pulse->snapshot(call.Env());
-	});
+	add_function(answer, "snapshot",
+		     [pulse](const Napi::CallbackInfo &call) -> Napi::Value { return pulse->snapshot(call.Env()); });
 	add_function(answer, "stop", [pulse](const Napi::CallbackInfo &) { pulse->stop(); });
 	return answer;
 }

@@ -6,8 +6,14 @@
 namespace tandem {
 
 PulseState::PulseState(const PulseSettings &settings, uint64_t now)
-	: settings_(settings), last_answered_(now), silence_since_(now), last_pet_(now), next_heartbeat_(now),
-	  paths_(settings.paths)
+    : settings_(settings),
+      last_answered_(now),
+      expiry_since_(now),
+      silence_since_(now),
+      advanced_(now),
+      last_pet_(now),
+      next_heartbeat_(now),
+      paths_(settings.paths)
 {
 }
 
@@ -21,7 +27,7 @@ void PulseState::say(uint8_t role, uint32_t epoch, uint32_t flags)
 void PulseState::grant(bool on, uint64_t now)
 {
 	if (on && !granting_)
-		last_answered_ = now; // a whole lease to hear the first heartbeat
+		last_answered_ = expiry_since_ = now; // a whole lease to hear the first heartbeat
 	granting_ = on;
 }
 
@@ -95,7 +101,7 @@ std::optional<PulseMessage> PulseState::receive(size_t path, const std::optional
 	answer.echo_incarnation = message->incarnation;
 	if (granting_ && message->role == TD_ROLE_ACTIVE && message->epoch == epoch_) {
 		answer.flags |= TD_PULSE_GRANT;
-		last_answered_ = now;
+		last_answered_ = expiry_since_ = now;
 	}
 	return answer;
 }
@@ -146,7 +152,16 @@ bool PulseState::accept_answer(size_t path, const PulseMessage &message, uint64_
 	const Sent &sent = sent_[message.sequence % sent_.size()];
 	if (!sent.sequence || sent.sequence != message.sequence || sent.path != path || sent.sent_ns != message.sent_ns)
 		return false;
-	paths_[path].view.rtt_ns = now - sent.sent_ns;
+	PathView &view = paths_[path].view;
+	view.rtt_ns = now - sent.sent_ns;
+	paths_[path].answered_since = now;
+	if (!view.up) {
+		view.up = true;
+		PulseEvent event = {PulseEvent::Type::path};
+		event.path = path;
+		event.up = true;
+		events_.push_back(event);
+	}
 	bool again = silent_ && partner_ && partner_->incarnation == message.incarnation;
 	heard(path, now);
 	if (again) {
@@ -169,24 +184,16 @@ bool PulseState::accept_answer(size_t path, const PulseMessage &message, uint64_
 
 void PulseState::heard(size_t path, uint64_t now)
 {
-	PathView &view = paths_[path].view;
-	view.last_heard_ns = now;
+	paths_[path].view.last_heard_ns = now;
 	last_heard_ = now;
 	silence_since_ = now;
 	silent_ = false;
-	if (!view.up) {
-		view.up = true;
-		PulseEvent event = {PulseEvent::Type::path};
-		event.path = path;
-		event.up = true;
-		events_.push_back(event);
-	}
 }
 
 uint64_t PulseState::grant_deadline() const
 {
 	uint64_t drift = static_cast<uint64_t>(static_cast<double>(settings_.lease_ns) * settings_.drift_ppm / 1e6) + 1;
-	return last_answered_ + settings_.lease_ns + drift;
+	return expiry_since_ + settings_.lease_ns + drift;
 }
 
 void PulseState::expire(uint64_t now)
@@ -198,15 +205,30 @@ void PulseState::expire(uint64_t now)
 	events_.push_back(event);
 }
 
+void PulseState::take_off_overslept(uint64_t now)
+{
+	// Some lateness is ordinary scheduling; a beat is due each interval.
+	uint64_t ordinary = advanced_ + 2 * settings_.interval_ns;
+	advanced_ = now;
+	if (now <= ordinary)
+		return;
+	uint64_t overslept = now - ordinary;
+	expiry_since_ = std::min(now, expiry_since_ + overslept);
+	silence_since_ = std::min(now, silence_since_ + overslept);
+	for (Path &path : paths_)
+		path.answered_since = std::min(now, path.answered_since + overslept);
+}
+
 void PulseState::advance(uint64_t now)
 {
+	take_off_overslept(now);
 	if (granting_ && now >= grant_deadline())
 		expire(now);
 	for (size_t index = 0; index < paths_.size(); index++) {
-		PathView &view = paths_[index].view;
-		if (!view.up || now < view.last_heard_ns + settings_.lease_ns)
+		Path &path = paths_[index];
+		if (!path.view.up || now < path.answered_since + settings_.lease_ns)
 			continue;
-		view.up = false;
+		path.view.up = false;
 		PulseEvent event = {PulseEvent::Type::path};
 		event.path = index;
 		events_.push_back(event);
@@ -234,15 +256,16 @@ uint64_t PulseState::next_deadline() const
 	uint64_t next = UINT64_MAX;
 	if (!muted_)
 		next = std::min(next_heartbeat_, last_pet_ + settings_.pet_limit_ns);
+	// While silence is listened for, as often as take_off_overslept() expects.
 	if (granting_)
-		next = std::min(next, grant_deadline());
+		next = std::min({next, grant_deadline(), advanced_ + settings_.interval_ns});
 	if (!silent_)
-		next = std::min(next, silence_since_ + settings_.lease_ns);
+		next = std::min({next, silence_since_ + settings_.lease_ns, advanced_ + settings_.interval_ns});
 	if (holding_ && voice_until_)
 		next = std::min(next, voice_until_);
 	for (const Path &path : paths_) {
 		if (path.view.up)
-			next = std::min(next, path.view.last_heard_ns + settings_.lease_ns);
+			next = std::min(next, path.answered_since + settings_.lease_ns);
 	}
 	return next;
 }

@@ -37,7 +37,7 @@ struct PartnerView {
 };
 
 struct PathView {
-	bool up = false;
+	bool up = false; // it carries both ways: a heartbeat of ours was answered by it within a lease
 	uint64_t last_heard_ns = 0;
 	uint64_t rtt_ns = 0;
 	uint64_t sent = 0;
@@ -74,7 +74,9 @@ public:
 	/// sockets before advance(): a standby that overslept its deadline then goes on granting instead of taking over
 	/// from a living active. That is as safe: the lease counts from this receipt, and the sending was before it.
 	std::optional<PulseMessage> receive(size_t path, const std::optional<PulseMessage> &message, uint64_t now);
-	/// Lets time pass: expiry, silence, voice, petting.
+	/// Lets time pass: expiry, silence, voice, petting. Silence is what was listened to: time between two calls that
+	/// is longer than a thread at work needs (a stopped process, a suspended host) is not counted as silence of the
+	/// partner, neither for taking over from it nor for going on alone. The voice, in contrast, ends by the clock.
 	void advance(uint64_t now);
 	/// The earliest moment at which advance() or heartbeats_due() have something to do.
 	uint64_t next_deadline() const;
@@ -101,6 +103,7 @@ private:
 	};
 	struct Path {
 		PathView view;
+		uint64_t answered_since = 0; // the last answer, later by what was overslept
 		uint64_t partner_sequence = 0; // of the newest heartbeat that came by it
 	};
 
@@ -109,6 +112,7 @@ private:
 	bool accept_answer(size_t path, const PulseMessage &message, uint64_t now);
 	void heard(size_t path, uint64_t now);
 	void expire(uint64_t now);
+	void take_off_overslept(uint64_t now);
 	uint64_t grant_deadline() const;
 	bool is_retired(uint64_t incarnation) const;
 
@@ -121,8 +125,10 @@ private:
 	bool muted_ = false; // nobody petted us
 	bool silent_ = false;
 	uint64_t last_answered_;
+	uint64_t expiry_since_; // last_answered_, later by what was overslept
 	uint64_t last_heard_ = 0;
-	uint64_t silence_since_; // the last time anything was heard, or the start
+	uint64_t silence_since_; // the last time anything was heard, or the start; later by what was overslept
+	uint64_t advanced_; // the last advance()
 	uint64_t last_pet_;
 	uint64_t next_heartbeat_;
 	uint64_t next_sequence_ = 1;
@@ -130,7 +136,8 @@ private:
 	std::optional<uint64_t> new_voice_;
 	std::optional<PartnerView> partner_;
 	uint64_t partner_sequence_ = 0; // of the newest heartbeat on any path
-	std::array<uint64_t, 8> retired_ = {}; // former incarnations of the partner; late datagrams of theirs are refused
+	std::array<uint64_t, 8> retired_ =
+		{}; // former incarnations of the partner; late datagrams of theirs are refused
 	size_t retired_next_ = 0;
 	std::array<Sent, 256> sent_ = {}; // by sequence modulo size
 	std::vector<Path> paths_;

@@ -39,7 +39,8 @@ std::optional<PulseMessage> decode_pulse(const uint8_t *data, size_t length, con
 	if (length != sizeof(wire))
 		return std::nullopt;
 	memcpy(&wire, data, sizeof(wire));
-	if (be32toh(wire.magic) != TD_PULSE_MAGIC || wire.version != TD_ABI_VERSION || be64toh(wire.mac) != tag_of(wire, key))
+	if (be32toh(wire.magic) != TD_PULSE_MAGIC || wire.version != TD_ABI_VERSION ||
+	    be64toh(wire.mac) != tag_of(wire, key))
 		return std::nullopt;
 	if (wire.kind != TD_PULSE_HEARTBEAT && wire.kind != TD_PULSE_ANSWER)
 		return std::nullopt;

@@ -58,8 +58,8 @@ bool checksum_is_right(const struct td_record &record, const uint8_t *frame, siz
 	}
 	if (addresses + bytes > record.l4_offset)
 		return false;
-	uint64_t sum = sum_words(frame + addresses, bytes) + htonl(static_cast<uint32_t>(segment)) + htons(IPPROTO_TCP) +
-		       sum_words(frame + record.l4_offset, segment);
+	uint64_t sum = sum_words(frame + addresses, bytes) + htonl(static_cast<uint32_t>(segment)) +
+		       htons(IPPROTO_TCP) + sum_words(frame + record.l4_offset, segment);
 	return fold(sum) == 0xffff;
 }
 

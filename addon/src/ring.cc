@@ -137,7 +137,8 @@ Napi::Value open_ring(const Napi::CallbackInfo &info)
 {
 	Napi::Env env = info.Env();
 	Napi::Object options = as_object(info[1], "options");
-	auto ring = std::make_shared<MappedRing>(env, as_fd(info[0], "mapFd"), as_flag(options.Get("checksums"), "checksums"));
+	auto ring = std::make_shared<MappedRing>(env, as_fd(info[0], "mapFd"),
+						 as_flag(options.Get("checksums"), "checksums"));
 	Napi::Object answer = Napi::Object::New(env);
 	answer.Set("size", static_cast<double>(ring->size()));
 	add_function(answer, "drain", [ring](const Napi::CallbackInfo &call) -> Napi::Value {

@@ -84,7 +84,8 @@ using EachMessage = std::function<void(const uint8_t *payload, size_t length)>;
 /// Returns the kernel's errno, 0 for success.
 int transact(Napi::Env env, Request &request, uint16_t answer, const EachMessage &each)
 {
-	Descriptor socket(check(env, ::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), "socket", "netlink"));
+	Descriptor socket(
+		check(env, ::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), "socket", "netlink"));
 	struct timeval limit = {5, 0}; // the kernel answers within the call; this only bounds what should not happen
 	check(env, setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), "setsockopt");
 	struct sockaddr_nl kernel = {};
@@ -126,9 +127,7 @@ int transact(Napi::Env env, Request &request, uint16_t answer, const EachMessage
 	return outcome;
 }
 
-void ignore(const uint8_t *, size_t)
-{
-}
+void ignore(const uint8_t *, size_t) {}
 
 IpAddress as_ip(const Napi::Value &value, const std::string &name)
 {
@@ -268,9 +267,8 @@ Napi::Value route(const Napi::CallbackInfo &info)
 	if (source)
 		request.attribute(RTA_SRC, source->bytes, source->length());
 	std::optional<Route> found;
-	int outcome = transact(env, request, RTM_NEWROUTE, [&](const uint8_t *payload, size_t length) {
-		found = parse_route(payload, length);
-	});
+	int outcome = transact(env, request, RTM_NEWROUTE,
+			       [&](const uint8_t *payload, size_t length) { found = parse_route(payload, length); });
 	if (outcome || !found || !found->ifindex)
 		fail(env, outcome ? outcome : ENETUNREACH, "RTM_GETROUTE", ip_text(destination));
 	Napi::Object answer = Napi::Object::New(env);
@@ -286,7 +284,8 @@ Napi::Value netns_cookie(const Napi::CallbackInfo &info)
 	Descriptor socket(check(env, ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket"));
 	uint64_t cookie = 0;
 	socklen_t length = sizeof(cookie);
-	check(env, getsockopt(socket.get(), SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length), "getsockopt", "SO_NETNS_COOKIE");
+	check(env, getsockopt(socket.get(), SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length), "getsockopt",
+	      "SO_NETNS_COOKIE");
 	return Napi::BigInt::New(env, cookie);
 }
 

@@ -18,7 +18,8 @@ Napi::Value sd_notify(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	std::string state = as_text(info[0], "state");
 	// From process.env, not getenv: JavaScript may have changed it, and worker threads have one of their own.
-	Napi::Value named = env.Global().Get("process").As<Napi::Object>().Get("env").As<Napi::Object>().Get("NOTIFY_SOCKET");
+	Napi::Value named = env.Global().Get("process").As<Napi::Object>().Get("env").As<Napi::Object>().Get(
+		"NOTIFY_SOCKET");
 	if (!named.IsString())
 		return Napi::Boolean::New(env, false);
 	std::string path = named.As<Napi::String>().Utf8Value();

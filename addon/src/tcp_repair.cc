@@ -115,12 +115,14 @@ RestoreOutcome restore_session(const SessionState &state)
 	size_t count = 0;
 	options[count++] = {kOptionMss, state.mss};
 	if (state.window_scale)
-		options[count++] = {kOptionWindowScale, state.snd_wscale | static_cast<uint32_t>(state.rcv_wscale) << 16};
+		options[count++] = {kOptionWindowScale, state.snd_wscale | static_cast<uint32_t>(state.rcv_wscale)
+										   << 16};
 	if (state.sack)
 		options[count++] = {kOptionSackPermitted, 0};
 	if (state.timestamp)
 		options[count++] = {kOptionTimestamp, 0};
-	sequence.set(TCP_REPAIR_OPTIONS, options, static_cast<socklen_t>(count * sizeof(options[0])), "TCP_REPAIR_OPTIONS");
+	sequence.set(TCP_REPAIR_OPTIONS, options, static_cast<socklen_t>(count * sizeof(options[0])),
+		     "TCP_REPAIR_OPTIONS");
 	if (state.timestamp) {
 		// Since Linux 6.7 the lowest bit switches the socket to microsecond timestamps, which pass half their range
 		// in 36 minutes: a peer of an idle session would then drop us by PAWS (RFC 7323, section 5.5). Never set by
@@ -133,8 +135,9 @@ RestoreOutcome restore_session(const SessionState &state)
 	fill_queue(sequence, TCP_SEND_QUEUE, state.unacked, state.unacked_length, SO_SNDBUFFORCE, "send queue");
 
 	if (state.window) {
-		struct tcp_repair_window window = {state.window->snd_wl1, state.window->snd_wnd, state.window->max_window,
-						   state.window->rcv_wnd, state.window->rcv_wup};
+		struct tcp_repair_window window = {state.window->snd_wl1, state.window->snd_wnd,
+						   state.window->max_window, state.window->rcv_wnd,
+						   state.window->rcv_wup};
 		sequence.set(TCP_REPAIR_WINDOW, &window, sizeof(window), "TCP_REPAIR_WINDOW");
 	}
 	// Neither queue selected: a write before the release fails instead of landing in one.

@@ -49,7 +49,8 @@ Napi::Value tcp_timestamp(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	uint32_t value = 0;
 	socklen_t length = sizeof(value);
-	check(env, getsockopt(as_fd(info[0]), IPPROTO_TCP, TCP_TIMESTAMP, &value, &length), "getsockopt", "TCP_TIMESTAMP");
+	check(env, getsockopt(as_fd(info[0]), IPPROTO_TCP, TCP_TIMESTAMP, &value, &length), "getsockopt",
+	      "TCP_TIMESTAMP");
 	return Napi::Number::New(env, value);
 }
 

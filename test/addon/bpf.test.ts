@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { existsSync, unlinkSync } from "node:fs";
 import test from "node:test";
 import { Worker } from "node:worker_threads";
-import { native, type NativeError } from "../../addon/native.js";
+import { type NativeError, native } from "../../addon/native.js";
 import { compileBpf, needsRoot, run, u32, u64 } from "./fixture.js";
 
 const source = `
@@ -68,7 +68,10 @@ test("constants, map-in-map, per-CPU counters and a test run work together", { s
     const perCpu = native.bpfMapLookup(counters.fd, u32(0), 8 * native.bpfPossibleCpus());
     assert.ok(perCpu);
     const values = new BigUint64Array(perCpu.buffer);
-    assert.equal(values.reduce((sum, value) => sum + value, 0n), 15n);
+    assert.equal(
+      values.reduce((sum, value) => sum + value, 0n),
+      15n,
+    );
   } finally {
     loaded.close();
     loaded.close();
@@ -83,7 +86,13 @@ test("map entries: update, lookup, keys, delete; wrong sizes are refused, not ov
     native.bpfMapUpdate(fd, u32(2), u64(22n), 1);
     assert.throws(() => native.bpfMapUpdate(fd, u32(2), u64(23n), 1), { code: "EEXIST" });
     assert.deepEqual(native.bpfMapLookup(fd, u32(2), 8), u64(22n));
-    assert.deepEqual(native.bpfMapKeys(fd, 4).map((key) => key[0]).sort(), [1, 2]);
+    assert.deepEqual(
+      native
+        .bpfMapKeys(fd, 4)
+        .map((key) => key[0])
+        .sort(),
+      [1, 2],
+    );
     assert.equal(native.bpfMapDelete(fd, u32(1)), true);
     assert.equal(native.bpfMapDelete(fd, u32(1)), false);
     assert.throws(() => native.bpfMapLookup(fd, u32(2), 4), { code: "EINVAL" });
@@ -110,10 +119,13 @@ test("a map is shared between objects, and one of another shape is refused", { s
 });
 
 test("a refusal of the verifier is summarised by its last telling lines", { skip: needsRoot }, () => {
-  const bad = compileBpf("bad", `SEC("xdp") int outside(struct xdp_md *context) {
+  const bad = compileBpf(
+    "bad",
+    `SEC("xdp") int outside(struct xdp_md *context) {
   char *data = (char *)(long)context->data;
   return data[20];
-}`);
+}`,
+  );
   assert.throws(
     () => native.bpfLoad(bad, {}),
     (error: NativeError) => {
@@ -222,7 +234,9 @@ function samples(target: Uint8Array, bytes: number): Uint8Array[] {
   return found;
 }
 
-test("a ring is drained in batches, in order, without the discarded, and never loses what did not fit", { skip: needsRoot }, () => {
+test("a ring is drained in batches, in order, without the discarded, and never loses what did not fit", {
+  skip: needsRoot,
+}, () => {
   const loaded = native.bpfLoad(object, {});
   const fd = loaded.maps.records?.fd ?? -1;
   const program = loaded.programs.record?.fd ?? -1;
@@ -284,7 +298,9 @@ test("the addon loads in worker threads, several at once", async () => {
   const url = new URL("../../addon/native.js", import.meta.url).href;
   const workers = [1, 2, 3].map(() => new Worker(code, { eval: true, workerData: url }));
   const answers = await Promise.all(
-    workers.map((worker) => new Promise<unknown>((resolve, reject) => worker.once("message", resolve).once("error", reject))),
+    workers.map(
+      (worker) => new Promise<unknown>((resolve, reject) => worker.once("message", resolve).once("error", reject)),
+    ),
   );
   for (const answer of answers) assert.equal(answer, native.bpfPossibleCpus());
   await Promise.all(workers.map((worker) => worker.terminate()));

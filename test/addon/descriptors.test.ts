@@ -2,7 +2,16 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { closeSync, existsSync, fstatSync, openSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import path from "node:path";
 import test from "node:test";
 import { Worker } from "node:worker_threads";
@@ -74,7 +83,7 @@ test("a full socket queues, keeps the order and the descriptors' places, and lea
   assert.equal(received.bytes.length, total);
   assert.equal(createHash("sha256").update(received.bytes).digest("hex"), sent.digest("hex"));
   assert.equal(received.fds.length, 20);
-  received.fds.forEach((fd) => native.closeFd(fd));
+  for (const fd of received.fds) native.closeFd(fd);
   await until("closed", () => openDescriptors() <= before);
 });
 

@@ -1,8 +1,8 @@
 // pulse.cc: two real heartbeat threads on the loopback device of a namespace of their own. Who may speak, and who not.
 
 import assert from "node:assert/strict";
-import dgram from "node:dgram";
 import { randomBytes } from "node:crypto";
+import dgram from "node:dgram";
 import test from "node:test";
 import { native, type Pulse, type PulseEvent } from "../../addon/native.js";
 import { inOwnNamespace, u32, until } from "./fixture.js";
@@ -23,9 +23,19 @@ interface End {
 
 let nextIncarnation = 1n;
 
-function start(which: 0 | 1, options: { paths?: number; petLimitNs?: bigint; key?: Uint8Array; flags?: number } = {}): End {
+function start(
+  which: 0 | 1,
+  options: { paths?: number; petLimitNs?: bigint; key?: Uint8Array; flags?: number } = {},
+): End {
   // 0x400: BPF_F_MMAPABLE
-  const map = native.bpfMapCreate({ type: 2, name: "voice", keySize: 4, valueSize: 8, maxEntries: 1, flags: options.flags ?? 0x400 });
+  const map = native.bpfMapCreate({
+    type: 2,
+    name: "voice",
+    keySize: 4,
+    valueSize: 8,
+    maxEntries: 1,
+    flags: options.flags ?? 0x400,
+  });
   const events: PulseEvent[] = [];
   const paths = [7101, 7102].slice(0, options.paths ?? 2).map((port, index) => ({
     localIp: index === 0 ? `127.0.0.${1 + which}` : which === 0 ? "fd00::1" : "fd00::2",
@@ -61,6 +71,10 @@ function start(which: 0 | 1, options: { paths?: number; petLimitNs?: bigint; key
   return { pulse, events, voice, stop };
 }
 
+function stopAll(...ends: End[]): void {
+  for (const end of ends) end.stop();
+}
+
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 const find = <Type extends PulseEvent["type"]>(end: End, type: Type): Extract<PulseEvent, { type: Type }> | undefined =>
   end.events.find((event): event is Extract<PulseEvent, { type: Type }> => event.type === type);
@@ -72,12 +86,13 @@ inOwnNamespace(import.meta.url, "pulse, in a namespace of its own", () => {
   test("the active's voice ends before the standby's wait does, and nobody grants unasked", async (t) => {
     const active = start(0);
     const standby = start(1);
-    t.after(() => [active, standby].forEach((end) => end.stop()));
+    t.after(() => stopAll(active, standby));
     active.pulse.say({ role: ACTIVE, epoch: 5, flags: 0 });
     standby.pulse.say({ role: STANDBY, epoch: 5, flags: 2 });
     active.pulse.hold(true);
     const seen = await until("the standby's state at the active", () =>
-      active.events.find((event) => event.type === "partner" && event.role === STANDBY && event.flags === 2));
+      active.events.find((event) => event.type === "partner" && event.role === STANDBY && event.flags === 2),
+    );
     assert.equal(seen.type === "partner" && seen.epoch, 5);
     await until("both paths", () => active.events.filter((event) => event.type === "path" && event.up).length === 2);
     await sleep(50);
@@ -100,13 +115,16 @@ inOwnNamespace(import.meta.url, "pulse, in a namespace of its own", () => {
     assert.ok(expired.atNs - expired.lastAnsweredNs >= lease + lease / 1000n);
     assert.equal(standby.pulse.snapshot().granting, false);
     await until("silence", () => find(standby, "silent"));
-    await until("both paths down", () => standby.events.filter((event) => event.type === "path" && !event.up).length === 2);
+    await until(
+      "both paths down",
+      () => standby.events.filter((event) => event.type === "path" && !event.up).length === 2,
+    );
   });
 
   test("no grant for another epoch, for another role, or once revoked; the lost voice is told", async (t) => {
     const active = start(0, { flags: 0 });
     const standby = start(1);
-    t.after(() => [active, standby].forEach((end) => end.stop()));
+    t.after(() => stopAll(active, standby));
     active.pulse.hold(true);
     standby.pulse.grant(true);
     active.pulse.say({ role: ACTIVE, epoch: 6, flags: 0 });
@@ -132,7 +150,7 @@ inOwnNamespace(import.meta.url, "pulse, in a namespace of its own", () => {
   test("a controller that does not pet silences its thread until it does again", async (t) => {
     const active = start(0, { petLimitNs: 300n * millisecond });
     const standby = start(1);
-    t.after(() => [active, standby].forEach((end) => end.stop()));
+    t.after(() => stopAll(active, standby));
     active.pulse.say({ role: ACTIVE, epoch: 1, flags: 0 });
     standby.pulse.say({ role: STANDBY, epoch: 1, flags: 0 });
     active.pulse.hold(true);
@@ -149,7 +167,7 @@ inOwnNamespace(import.meta.url, "pulse, in a namespace of its own", () => {
   test("a restarted partner is seen as another incarnation, and heard again after a silence", async (t) => {
     const active = start(0);
     let standby = start(1);
-    t.after(() => [active, standby].forEach((end) => end.stop()));
+    t.after(() => stopAll(active, standby));
     const first = await until("first", () => active.pulse.snapshot().partner);
     standby.stop();
     await until("silent", () => find(active, "silent"));
@@ -165,13 +183,16 @@ inOwnNamespace(import.meta.url, "pulse, in a namespace of its own", () => {
   test("one path cut is told, and the voice goes on by the other", async (t) => {
     const active = start(0);
     const standby = start(1, { paths: 1 });
-    t.after(() => [active, standby].forEach((end) => end.stop()));
+    t.after(() => stopAll(active, standby));
     active.pulse.say({ role: ACTIVE, epoch: 1, flags: 0 });
     standby.pulse.say({ role: STANDBY, epoch: 1, flags: 0 });
     active.pulse.hold(true);
     standby.pulse.grant(true);
     await until("voice", () => active.voice() > native.bootTimeNs());
-    assert.deepEqual(active.pulse.snapshot().paths.map((path) => path.up), [true, false]);
+    assert.deepEqual(
+      active.pulse.snapshot().paths.map((path) => path.up),
+      [true, false],
+    );
     assert.equal(find(active, "silent"), undefined);
   });
 
@@ -192,7 +213,14 @@ inOwnNamespace(import.meta.url, "pulse, in a namespace of its own", () => {
     forgedGrant[5] = 2;
     forgedGrant.writeUInt32BE(GRANT, 8);
     const refused = (): bigint => active.pulse.snapshot().paths[0]?.refused ?? 0n;
-    const junk: Uint8Array[] = [real, forgedGrant, real.subarray(0, 63), Buffer.concat([real, real]), randomBytes(64), Buffer.alloc(0)];
+    const junk: Uint8Array[] = [
+      real,
+      forgedGrant,
+      real.subarray(0, 63),
+      Buffer.concat([real, real]),
+      randomBytes(64),
+      Buffer.alloc(0),
+    ];
     for (const [index, bytes] of junk.entries()) {
       socket.send(bytes, 7101, "127.0.0.1");
       await until("refusal", () => refused() >= BigInt(index + 1));
@@ -208,7 +236,7 @@ inOwnNamespace(import.meta.url, "pulse, in a namespace of its own", () => {
   test("partners with different keys do not hear each other", async (t) => {
     const left = start(0, { key: randomBytes(16) });
     const right = start(1);
-    t.after(() => [left, right].forEach((end) => end.stop()));
+    t.after(() => stopAll(left, right));
     await until("refusals", () => (left.pulse.snapshot().paths[0]?.refused ?? 0n) > 3n);
     assert.equal(left.pulse.snapshot().partner, null);
     await until("silence", () => find(left, "silent"));
@@ -218,7 +246,13 @@ inOwnNamespace(import.meta.url, "pulse, in a namespace of its own", () => {
     const map = native.bpfMapCreate({ type: 2, name: "voice", keySize: 4, valueSize: 8, maxEntries: 1 });
     const good = {
       paths: [{ localIp: "127.0.0.1", partnerIp: "127.0.0.2", port: 7101, device: "lo" }],
-      key: new Uint8Array(key), incarnation: 1n, intervalNs: 10n * millisecond, leaseNs: lease, petLimitNs: lease, driftPpm: 0, voiceMapFd: map,
+      key: new Uint8Array(key),
+      incarnation: 1n,
+      intervalNs: 10n * millisecond,
+      leaseNs: lease,
+      petLimitNs: lease,
+      driftPpm: 0,
+      voiceMapFd: map,
     };
     const refuse = (change: Partial<typeof good>, code: string): void =>
       assert.throws(() => native.pulseStart({ ...good, ...change }, () => {}), { code });

@@ -23,10 +23,12 @@ export interface SessionDump {
 }
 
 const period = 65521;
-const table = Buffer.from(Array.from({ length: 2 * period }, (_, index) => {
-  const at = index % period;
-  return (7 * at + Math.floor(at / 251)) & 255;
-}));
+const table = Buffer.from(
+  Array.from({ length: 2 * period }, (_, index) => {
+    const at = index % period;
+    return (7 * at + Math.floor(at / 251)) & 255;
+  }),
+);
 
 /** The stream's bytes from an offset on; the same formula is in active.py and peer.py. At most 65521 bytes. */
 export function pattern(offset: number, length: number): Buffer {

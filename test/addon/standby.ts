@@ -3,8 +3,8 @@
 // Arguments: bytes of input and of output of each session in all. Prints one JSON line when restored, one at the end.
 
 import net from "node:net";
-import { createInterface } from "node:readline";
 import process from "node:process";
+import { createInterface } from "node:readline";
 import { native, type RestoreSession } from "../../addon/native.js";
 import { pattern, type SessionDump } from "./sessions.js";
 
