@@ -131,7 +131,12 @@ export class Agent {
       this.startPulse();
       undo.push(() => this.pulse.stop());
       this.statusServer = await serveStatus(path.join(this.config.paths.run, "agent.sock"), () => this.status());
-      this.every(petMs, () => this.pulse.pet());
+      this.every(petMs, () => {
+        this.pulse.pet();
+        // A standby that was late grants again: the data plane speaks by itself, the role has to hear of it.
+        if (this.state.voiceLost && this.pulse.snapshot().voiceUntilNs > native.bootTimeNs())
+          this.dispatch({ type: "voiceBack" });
+      });
       this.every(witnessMs, () => this.reportEnded());
       this.watchNeighbour();
       this.dispatch({ type: "start", stored });
