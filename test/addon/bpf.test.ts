@@ -215,7 +215,7 @@ test("run-time statistics count while enabled", { skip: needsRoot }, () => {
     const { id, name, runCount } = native.bpfProgramStatistics(give.fd);
     assert.equal(name, "give");
     assert.equal(id, native.bpfProgramIdByFd(give.fd));
-    assert.ok(runCount >= 0n);
+    assert.ok(runCount >= 10n);
   } finally {
     native.closeFd(statistics);
     loaded.close();

@@ -152,7 +152,7 @@ test("a listener accepts, knows its caller, has its mode, replaces a dead socket
   native.unixListen(where, 0o600, () => {}).close();
 });
 
-test("a worker thread with open channels and a pulse of nothing ends cleanly", async () => {
+test("a worker thread with open channels and a listener ends cleanly", async () => {
   const code = `
     const { parentPort, workerData } = require("node:worker_threads");
     import(workerData.url).then(({ native }) => {

@@ -3,7 +3,9 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import dgram from "node:dgram";
+import { readdirSync, readFileSync } from "node:fs";
 import test from "node:test";
+import { Worker } from "node:worker_threads";
 import { native, type Pulse, type PulseEvent } from "../../addon/native.js";
 import { inOwnNamespace, u32, until } from "./fixture.js";
 
@@ -240,6 +242,35 @@ inOwnNamespace(import.meta.url, "pulse, in a namespace of its own", () => {
     await until("refusals", () => (left.pulse.snapshot().paths[0]?.refused ?? 0n) > 3n);
     assert.equal(left.pulse.snapshot().partner, null);
     await until("silence", () => find(left, "silent"));
+  });
+
+  test("a worker that ends without stop() takes its thread along", async () => {
+    const code = `
+      const { parentPort, workerData } = require("node:worker_threads");
+      import(workerData).then(({ native }) => {
+        const millisecond = 1_000_000n;
+        const pulse = native.pulseStart({
+          paths: [{ localIp: "127.0.0.1", partnerIp: "127.0.0.2", port: 7101, device: "lo" }],
+          key: new Uint8Array(16), incarnation: 1n, intervalNs: millisecond, leaseNs: 10n * millisecond,
+          petLimitNs: 1000n * millisecond, driftPpm: 0,
+          voiceMapFd: native.bpfMapCreate({ type: 2, name: "voice", keySize: 4, valueSize: 8, maxEntries: 1 }),
+        }, (event) => parentPort.postMessage(event.type));
+        pulse.grant(true);
+      });`;
+    const threads = (): number =>
+      readdirSync("/proc/self/task").filter(
+        (id) => readFileSync(`/proc/self/task/${id}/comm`, "utf8").trim() === "tandem-pulse",
+      ).length;
+    const before = threads();
+    const worker = new Worker(code, {
+      eval: true,
+      workerData: new URL("../../addon/native.js", import.meta.url).href,
+    });
+    const first = await new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject));
+    assert.ok(first === "expired" || first === "silent");
+    assert.equal(threads(), before + 1);
+    await worker.terminate();
+    assert.equal(threads(), before);
   });
 
   test("bad options are refused with a reason", () => {
