@@ -363,8 +363,8 @@ export class Agent {
 
   private onControl(message: ControlMessage, own: Hello): void {
     if (message.type === "ended") {
-      for (const { key, verdicts } of message.sockets)
-        this.recorder.socketEnded(Buffer.from(key, "hex"), verdicts, null);
+      for (const { key, verdicts, copiedSeq } of message.sockets)
+        this.recorder.socketEnded(Buffer.from(key, "hex"), verdicts, copiedSeq);
       return;
     }
     const differences = (["version", "abi", "agreement", "recordMax"] as const).filter(
@@ -388,7 +388,7 @@ export class Agent {
         type: "ended",
         sockets: ended
           .slice(at, at + 1000)
-          .map(({ key, verdicts }) => ({ key: Buffer.from(key).toString("hex"), verdicts })),
+          .map(({ key, ...rest }) => ({ key: Buffer.from(key).toString("hex"), ...rest })),
       });
   }
 

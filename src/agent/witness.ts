@@ -6,6 +6,8 @@ export interface EndedSocket {
   key: Uint8Array;
   /** enum td_verdict, or-ed. */
   verdicts: number;
+  /** What its application had read: tells it from a later socket of the same tuple. */
+  copiedSeq: number;
 }
 
 /** Drains the ring "events". */
@@ -34,6 +36,7 @@ export class Witness {
         ended.push({
           key: this.batch.slice(key, key + abi.sizes.td_flow_key),
           verdicts: view.getUint32(event + abi.offsets.td_event.verdicts, true),
+        copiedSeq: view.getUint32(event + abi.offsets.td_event.copied_seq, true),
         });
       }
     }

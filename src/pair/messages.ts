@@ -22,7 +22,7 @@ export const controlMessage = z.discriminatedUnion("type", [
   /** The active's sockets that ended, with the witness's verdicts (enum td_verdict). */
   z.strictObject({
     type: z.literal("ended"),
-    sockets: z.array(z.strictObject({ key: flowKey, verdicts: z.int() })).max(4096),
+    sockets: z.array(z.strictObject({ key: flowKey, verdicts: z.int(), copiedSeq: z.int() })).max(4096),
   }),
 ]);
 
