@@ -45,7 +45,7 @@ test: build lint
 # Nothing but the demo's own document may reach standard output.
 demo:
 	@$(MAKE) build >&2
-	@$(RUN) build/js/src/lab/demo.js $(if $(JSON),--json)
+	@$(RUN) build/js/src/cli/tandem.js lab demo $(if $(JSON),--json)
 
 bench: build
 	@$(RUN) build/js/test/bench/bench.js

@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 import { exitCodes, sentenceOf, TandemError } from "../errors.js";
 import { agentCommand } from "./agent.js";
 import { configCommand } from "./config.js";
+import { labCommand } from "./lab.js";
 import { pairCommand } from "./pair.js";
 import { statusCommand } from "./status.js";
 
@@ -12,7 +13,7 @@ const program = new Command("tandem")
   .exitOverride()
   .configureOutput({ writeErr: (text) => process.stderr.write(text) });
 
-for (const command of [agentCommand(), statusCommand(), configCommand(), pairCommand()]) {
+for (const command of [agentCommand(), statusCommand(), configCommand(), pairCommand(), labCommand()]) {
   command.exitOverride();
   program.addCommand(command);
 }

@@ -1,9 +1,9 @@
 // The process behind a Capture: DEVICE FILTER [FILE]. Prints "ready", captures until its standard input ends, then
-// prints the summary as JSON. Started inside the namespace.
+// prints the summary as JSON. The line "reset" on standard input forgets the gaps so far. Started inside the namespace.
 
 import { closeSync, openSync, writeSync } from "node:fs";
 import { createRequire } from "node:module";
-import type { FlaggedSegment } from "./capture.js";
+import type { AckGap, FlaggedSegment } from "./capture.js";
 
 interface CapSession {
   open(device: string, filter: string, bufferBytes: number, buffer: Buffer): string;
@@ -20,9 +20,12 @@ if (device === undefined || filter === undefined) {
 }
 
 const maxFlagged = 100_000;
+const maxFlows = 20_000;
 const kernelBufferBytes = 32 << 20;
 const frame = Buffer.alloc(65_536);
 const flagged: FlaggedSegment[] = [];
+/** By flow: the newest acknowledgement number, when it came, and the longest time without a newer one. */
+const acks = new Map<string, { ack: number; atMs: number; gap: AckGap }>();
 let frames = 0;
 let bytes = 0;
 
@@ -54,6 +57,20 @@ function ipv6Text(offset: number): string {
   return new URL(`http://[${groups.join(":")}]/`).hostname.slice(1, -1);
 }
 
+/** An acknowledgement that is new (mod 2^32): bytes have arrived at whoever sent it. */
+function noteAck(from: string, fromPort: number, to: string, toPort: number, ack: number): void {
+  const flow = `${from} ${fromPort} ${to} ${toPort}`;
+  const atMs = performance.now();
+  const known = acks.get(flow);
+  if (known === undefined) {
+    if (acks.size < maxFlows) acks.set(flow, { ack, atMs, gap: { from, fromPort, to, toPort, longestGapMs: 0 } });
+  } else if (((ack - known.ack) | 0) > 0) {
+    known.gap.longestGapMs = Math.max(known.gap.longestGapMs, atMs - known.atMs);
+    known.ack = ack;
+    known.atMs = atMs;
+  }
+}
+
 function noteTcp(timeMs: number, length: number): void {
   const etherType = frame.readUInt16BE(12);
   let from: string;
@@ -71,15 +88,19 @@ function noteTcp(timeMs: number, length: number): void {
   if (length < tcp + 20) return;
   const flags = frame[tcp + 13] ?? 0;
   const [fin, syn, rst] = [(flags & 1) !== 0, (flags & 2) !== 0, (flags & 4) !== 0];
+  const fromPort = frame.readUInt16BE(tcp);
+  const toPort = frame.readUInt16BE(tcp + 2);
+  const ack = frame.readUInt32BE(tcp + 8);
+  if ((flags & 0x10) !== 0 && !rst) noteAck(from, fromPort, to, toPort, ack);
   if (!(fin || syn || rst) || flagged.length >= maxFlagged) return;
   flagged.push({
     timeMs,
     from,
-    fromPort: frame.readUInt16BE(tcp),
+    fromPort,
     to,
-    toPort: frame.readUInt16BE(tcp + 2),
+    toPort,
     seq: frame.readUInt32BE(tcp + 4),
-    ack: frame.readUInt32BE(tcp + 8),
+    ack,
     syn,
     fin,
     rst,
@@ -102,11 +123,16 @@ session.on("packet", (length) => {
   noteTcp(timeMs, length);
 });
 process.stdout.write("ready\n");
-process.stdin.resume().on("end", () => {
+process.stdin.setEncoding("utf8").on("data", (text) => {
+  if (!String(text).includes("reset")) return;
+  for (const known of acks.values()) known.gap.longestGapMs = 0;
+});
+process.stdin.on("end", () => {
   // What the kernel has already taken is read first.
   setTimeout(() => {
     session.close();
     if (output !== null) closeSync(output);
-    process.stdout.write(`${JSON.stringify({ frames, bytes, flagged })}\n`, () => process.exit(0));
+    const gaps = [...acks.values()].map(({ gap }) => gap);
+    process.stdout.write(`${JSON.stringify({ frames, bytes, flagged, gaps })}\n`, () => process.exit(0));
   }, 50);
 });

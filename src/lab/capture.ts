@@ -28,13 +28,25 @@ const segment = z.object({
   fin: z.boolean(),
   rst: z.boolean(),
 });
+const ackGap = z.object({
+  from: z.string(),
+  fromPort: z.number(),
+  to: z.string(),
+  toPort: z.number(),
+  /** Longest time between two acknowledgements that advance, since the start or resetGaps(), ms. */
+  longestGapMs: z.number(),
+});
 const summarySchema = z.object({
   /** All frames the filter let through, TCP or not. */
   frames: z.number(),
   bytes: z.number(),
   /** TCP segments with SYN, FIN or RST, at most the first 100,000. */
   flagged: z.array(segment),
+  /** Flows seen, each direction its own: how steadily what comes the other way arrives. Of use only when the filter
+   * lets plain acknowledgements through. */
+  gaps: z.array(ackGap),
 });
+export type AckGap = z.infer<typeof ackGap>;
 export type FlaggedSegment = z.infer<typeof segment>;
 export type CaptureSummary = z.infer<typeof summarySchema>;
 export interface FlagCounts {
@@ -96,6 +108,11 @@ export class Capture {
         reject(new Error(`the capture ended: ${complaint.trim()}`));
       });
     });
+  }
+
+  /** From now on counts for longestGapMs. */
+  resetGaps(): void {
+    this.#process.child.stdin?.write("reset\n");
   }
 
   /** Ends it and says what it saw. Rejects when its process was killed meanwhile. */

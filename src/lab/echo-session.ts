@@ -1,6 +1,7 @@
 // One interactive session as the peer has it: numbered lines out, the same lines expected back in order. Counts what
 // is lost, repeated or changed, and keeps the longest silence between two answers.
 
+import { createHash } from "node:crypto";
 import type { Readable, Writable } from "node:stream";
 
 export interface EchoReport {
@@ -11,6 +12,9 @@ export interface EchoReport {
   lost: number;
   duplicated: number;
   changed: number;
+  /** Of all bytes sent and of all that came back. */
+  sentSha256: string;
+  receivedSha256: string;
   /** Longest time between two answers, or from the last answer until now while one is owed, ms. */
   longestGapMs: number;
   /** The other side ended the session, or it failed, before we ended it. */
@@ -24,6 +28,8 @@ export function echoLine(number: number): string {
 
 export class EchoSession {
   readonly #input: Writable;
+  readonly #sentHash = createHash("sha256");
+  readonly #receivedHash = createHash("sha256");
   #sent = 0;
   #received = 0;
   #bytesIn = 0;
@@ -53,6 +59,7 @@ export class EchoSession {
 
   #take(text: string): void {
     this.#bytesIn += text.length;
+    this.#receivedHash.update(text, "latin1");
     const lines = (this.#partial + text).split("\n");
     this.#partial = lines.pop() ?? "";
     if (lines.length === 0) return;
@@ -81,6 +88,7 @@ export class EchoSession {
     if (this.#sent === this.#received) this.#lastAnswer = performance.now();
     const line = echoLine(this.#sent++);
     this.#bytesOut += line.length;
+    this.#sentHash.update(line, "latin1");
     this.#input.write(line, "latin1");
   }
 
@@ -117,6 +125,8 @@ export class EchoSession {
       lost: this.#lost + (this.#ending ? owed : 0),
       duplicated: this.#duplicated,
       changed: this.#changed,
+      sentSha256: this.#sentHash.copy().digest("hex"),
+      receivedSha256: this.#receivedHash.copy().digest("hex"),
       longestGapMs: Math.max(this.#longestGapMs, silent),
       brokenBy: this.#brokenBy,
     };

@@ -40,6 +40,8 @@ export function labConfig(lab: Lab, router: RouterName, options: RouterPairOptio
       { name: "web", addresses, port: labPorts.web },
       { name: "echo", addresses, port: labPorts.echo },
     ],
+    // IPv6 answers neighbour solicitations only for addresses of the device they come in by: not for lo's.
+    addressDevice: devices.uplink,
     paths: {
       state: path.join(lab.directory, router, "state"),
       run: path.join(lab.directory, router, "run"),
@@ -113,7 +115,11 @@ export class RouterPair {
   }
 
   async untilRole(router: RouterName, role: AgentStatus["role"], milliseconds = 20_000): Promise<void> {
-    await this.until(`router ${router} is ${role}`, async () => (await this.status(router)).role === role, milliseconds);
+    await this.until(
+      `router ${router} is ${role}`,
+      async () => (await this.status(router)).role === role,
+      milliseconds,
+    );
   }
 
   /** Polls; fails with what the agents said when it takes too long, or when an agent that should run has ended. */
@@ -126,7 +132,8 @@ export class RouterPair {
       } catch (error) {
         problem = (error as Error).message;
       }
-      if (performance.now() > deadline) throw new Error(`not within ${milliseconds} ms: ${what}. ${problem}\n${this.said()}`);
+      if (performance.now() > deadline)
+        throw new Error(`not within ${milliseconds} ms: ${what}. ${problem}\n${this.said()}`);
       await delay(10);
     }
   }

@@ -101,6 +101,8 @@ export interface Sessions {
   resetGaps(): void;
   /** Stops asking, waits for what is owed, ends the sessions. One report a session. */
   finish(): Promise<EchoReport[]>;
+  /** Stops asking; the sessions end with the lab. */
+  abandon(): void;
 }
 
 const finishLimitMs = 60_000;
@@ -125,6 +127,7 @@ export function socatSessions(
     resetGaps: () => {
       for (const session of sessions) session.resetGap();
     },
+    abandon: () => clearInterval(timer),
     finish: async () => {
       clearInterval(timer);
       const reports = await Promise.all(sessions.map((session) => session.finish(finishLimitMs)));
@@ -142,6 +145,8 @@ const echoReport = z.object({
   lost: z.number(),
   duplicated: z.number(),
   changed: z.number(),
+  sentSha256: z.string(),
+  receivedSha256: z.string(),
   longestGapMs: z.number(),
   brokenBy: z.string().nullable(),
 });
@@ -173,6 +178,7 @@ export async function manySessions(
   });
   return {
     resetGaps: () => void child.stdin?.write("reset\n"),
+    abandon: () => child.kill(),
     finish: async () => {
       child.stdin?.write("stop\n");
       const { code, signal } = await exited;
