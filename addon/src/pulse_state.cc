@@ -154,8 +154,10 @@ bool PulseState::accept_answer(size_t path, const PulseMessage &message, uint64_
 		return false;
 	PathView &view = paths_[path].view;
 	view.rtt_ns = now - sent.sent_ns;
-	paths_[path].answered_since = now;
-	if (!view.up) {
+	bool prompt = view.rtt_ns < settings_.lease_ns; // or it waited in a queue while somebody slept
+	if (prompt)
+		paths_[path].answered_since = now;
+	if (prompt && !view.up) {
 		view.up = true;
 		PulseEvent event = {PulseEvent::Type::path};
 		event.path = path;
