@@ -123,6 +123,7 @@ export function socatSessions(
   });
   let next = 0;
   const timer = setInterval(() => sessions[next++ % count]?.send(), intervalMs / count);
+  timer.unref(); // a run that fails before finish() must still come to its end
   return {
     resetGaps: () => {
       for (const session of sessions) session.resetGap();
