@@ -213,10 +213,6 @@ export class Lab {
     ipBatch(ns("peer"), [...address(peer, addressPlan.peer), "link set lo up", `link set ${peer} up`]);
     for (const router of routers) {
       this.#offload(router, [uplink, mirror]);
-      if (threadedMirror.includes(router)) {
-        // Its own view of /sys is what `ip netns exec` is good for.
-        run(["ip", "netns", "exec", ns(router), "sh", "-c", `echo 1 >/sys/class/net/${mirror}/threaded`]);
-      }
       ipBatch(ns(router), [
         ...address(uplink, addressPlan.uplink[router]),
         `addr add ${addressPlan.mirror[router]}/24 dev ${mirror}`,
@@ -224,6 +220,10 @@ export class Lab {
         `link set ${uplink} up`,
         `link set ${mirror} up`,
       ]);
+      if (threadedMirror.includes(router)) {
+        // Only a device that is up has a NAPI. Its own view of /sys is what `ip netns exec` is good for.
+        run(["ip", "netns", "exec", ns(router), "sh", "-c", `echo 1 >/sys/class/net/${mirror}/threaded`]);
+      }
     }
     if (existsSync(bpffs)) mkdirSync(this.pins, { recursive: true });
   }
