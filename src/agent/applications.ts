@@ -2,11 +2,11 @@
 
 import { native } from "../../addon/native.js";
 import { type AppServer, createAppServer } from "../app/server.js";
-import type { Role } from "../role/role.js";
 import type { Config } from "../config/schema.js";
+import { errnoOf, sentenceOf, TandemError } from "../errors.js";
 import type { RecorderClient, RecorderNotice } from "../recorder/client.js";
 import type { SessionSummary } from "../recorder/messages.js";
-import { TandemError, errnoOf, sentenceOf } from "../errors.js";
+import type { Role } from "../role/role.js";
 
 export class Applications {
   readonly server: AppServer;
@@ -91,7 +91,9 @@ export class Applications {
   }
 
   /** A session that begins with its takeover (it was half-open): offered with an empty feed. */
-  offerTaken(session: Pick<SessionSummary, "id" | "service" | "localIp" | "localPort" | "peerIp" | "peerPort">): boolean {
+  offerTaken(
+    session: Pick<SessionSummary, "id" | "service" | "localIp" | "localPort" | "peerIp" | "peerPort">,
+  ): boolean {
     const [ours, theirs] = native.socketPair();
     native.closeFd(ours);
     if (this.open(session, 0, theirs)) return true;

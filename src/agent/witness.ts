@@ -36,7 +36,7 @@ export class Witness {
         ended.push({
           key: this.batch.slice(key, key + abi.sizes.td_flow_key),
           verdicts: view.getUint32(event + abi.offsets.td_event.verdicts, true),
-        copiedSeq: view.getUint32(event + abi.offsets.td_event.copied_seq, true),
+          copiedSeq: view.getUint32(event + abi.offsets.td_event.copied_seq, true),
         });
       }
     }

@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 import { exitCodes, sentenceOf, TandemError } from "../errors.js";
 import { agentCommand } from "./agent.js";
 import { configCommand } from "./config.js";
+import { detachCommand } from "./detach.js";
 import { labCommand } from "./lab.js";
 import { pairCommand } from "./pair.js";
 import { statusCommand } from "./status.js";
@@ -13,7 +14,14 @@ const program = new Command("tandem")
   .exitOverride()
   .configureOutput({ writeErr: (text) => process.stderr.write(text) });
 
-for (const command of [agentCommand(), statusCommand(), configCommand(), pairCommand(), labCommand()]) {
+for (const command of [
+  agentCommand(),
+  statusCommand(),
+  configCommand(),
+  pairCommand(),
+  detachCommand(),
+  labCommand(),
+]) {
   command.exitOverride();
   program.addCommand(command);
 }

@@ -7,8 +7,8 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import * as abi from "../abi.gen.js";
 import { type BpfObject, type LinkInfo, type MapInfo, type NativeError, native } from "../../addon/native.js";
+import * as abi from "../abi.gen.js";
 import type { Config } from "../config/schema.js";
 import { errnoOf, sentenceOf, TandemError } from "../errors.js";
 import type { Mode } from "../role/role.js";
@@ -75,7 +75,9 @@ export class DataPlane {
       if (link?.up && link.mac.length === 6) return link;
       throw new TandemError(
         "DEVICE_UNUSABLE",
-        link ? `The device ${name} (${key}) is down or has no Ethernet address.` : `There is no device ${name} (${key}).`,
+        link
+          ? `The device ${name} (${key}) is down or has no Ethernet address.`
+          : `There is no device ${name} (${key}).`,
         link ? `Run: ip link set ${name} up` : "Correct the name in the configuration; `ip link` lists the devices.",
       );
     };
@@ -440,6 +442,16 @@ export class DataPlane {
       );
     }
   }
+}
+
+/** Takes down what an agent with this configuration left behind. The service addresses stay. */
+export function detachDataPlane(config: Config): void {
+  const own = config.pair.routers[config.router];
+  const names = new Set([own.mirror.device, ...own.uplinks.map((uplink) => uplink.device)]);
+  detach(
+    config.paths.bpf,
+    native.links().filter((link) => names.has(link.name)),
+  );
 }
 
 /** Takes down what a data plane with these pins and devices put up, whoever did it. */
