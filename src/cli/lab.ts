@@ -5,8 +5,8 @@ import { exitCodes, sentenceOf, TandemError } from "../errors.js";
 import { runDemo } from "../lab/demo.js";
 import { breaches, renderDemo } from "../lab/demo-report.js";
 import { addressPlan, devices, Lab, type NodeName } from "../lab/lab.js";
-import { authority } from "../lab/traffic.js";
 import { labPorts, RouterPair } from "../lab/router-pair.js";
+import { authority } from "../lab/traffic.js";
 
 function positive(text: string): number {
   const value = Number(text);
@@ -85,13 +85,13 @@ function guide(pair: RouterPair): string {
   const at = (node: NodeName): string => `nsenter --net=/run/netns/${lab.namespace(node)}`;
   const down = [devices.uplink, devices.mirror].map((device) => `ip -n ${lab.namespace("a")} link set ${device} down`);
   const commands: [string, string][] = [
-    ["an interactive session, which returns each line", `${at("peer")} socat - TCP:${authority(service.v4, labPorts.echo)}`],
+    [
+      "an interactive session, which returns each line",
+      `${at("peer")} socat - TCP:${authority(service.v4, labPorts.echo)}`,
+    ],
     ["a download", `${at("peer")} curl http://${authority(service.v6, labPorts.web)}/bytes/1000000000 | sha256sum`],
     ["what router b says of itself", `${tandem} status --config ${pair.configFile("b")}`],
-    [
-      "the death of router a",
-      [`ip netns pids ${lab.namespace("a")} | xargs kill -9`, ...down].join("; "),
-    ],
+    ["the death of router a", [`ip netns pids ${lab.namespace("a")} | xargs kill -9`, ...down].join("; ")],
   ];
   return `${[
     `Lab ${lab.id}: router a is active, router b stands by. Ctrl-C ends it and removes all of it.`,

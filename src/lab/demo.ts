@@ -34,10 +34,15 @@ export interface DemoOptions {
 /** The router dies when every file has come this far, or when the first has come the farther. */
 const killWhenAll = 0.35;
 const killWhenOne = 0.65;
+/** Bytes a second of each file. All of them together are about a gigabit link; without a limit the programs here would
+ * fight for the CPU, and the blackout would show who waits for whom. */
+const transferRate = 30_000_000;
 /** Each socat asks so often. */
 const lineIntervalMs = 50;
 const transferLimitMs = 90_000;
-const pollMs = 25;
+const pollMs = 150;
+/** Nobody asks router b anything while it takes over. */
+const quietMs = 400;
 /** So long the sessions are watched alone before the files begin, and after the router's death. */
 const interactiveMs = 1000;
 
@@ -49,7 +54,7 @@ const takeoverSchema = z.object({
 });
 type Takeover = z.infer<typeof takeoverSchema>;
 
-interface DemoTransferUnderWay extends Transfer {
+interface TransferUnderWay extends Transfer {
   address: string;
   direction: TransferReport["direction"];
   localPort: number;
@@ -96,15 +101,15 @@ async function demonstrate(
   await delay(interactiveMs);
 
   say(`moving ${2 * hosts.length} files of ${fileBytes / 1e6} MB (curl), up and down, IPv4 and IPv6`);
-  const transfers = hosts.flatMap((host) => {
+  const transfers: TransferUnderWay[] = [];
+  for (const host of hosts) {
     const target = authority(host, labPorts.web);
-    const under = (direction: TransferReport["direction"], each: Transfer): DemoTransferUnderWay =>
-      Object.assign(each, { address: host, direction, localPort: 0, share: 0 });
-    return [
-      under("upload", upload(lab, target, file, fileBytes, sha256)),
-      under("download", download(lab, target, fileBytes, sha256)),
-    ];
-  });
+    const under = { address: host, localPort: 0, share: 0 };
+    transfers.push(
+      { ...upload(lab, target, file, fileBytes, sha256, transferRate), direction: "upload", ...under },
+      { ...download(lab, target, fileBytes, sha256, transferRate), direction: "download", ...under },
+    );
+  }
   await untilMidway(pair, transfers, fileBytes);
 
   const before = await pair.status("b");
@@ -116,6 +121,7 @@ async function demonstrate(
   const killedAtMs = Date.now();
   const killed = lab.kill("a");
   say(`router a dies: ${killed} processes killed, its links down`);
+  await delay(quietMs);
   await pair.until("router b has taken over", async () => (await pair.status("b")).lastTakeover !== null);
   const takeover = takeoverSchema.parse((await pair.status("b")).lastTakeover);
   say(`router b has taken over ${takeover.sessions} sessions in ${takeover.totalMs.toFixed(0)} ms`);
@@ -136,15 +142,16 @@ async function demonstrate(
 }
 
 /** Watches, by the peer's own sockets, how far each file has come; returns when the router should die. */
-async function untilMidway(pair: RouterPair, transfers: DemoTransferUnderWay[], fileBytes: number): Promise<void> {
+async function untilMidway(pair: RouterPair, transfers: readonly TransferUnderWay[], fileBytes: number): Promise<void> {
   let ended: TransferReport | null = null;
   for (const { done } of transfers) void done.then((result) => (ended ??= result));
   const deadline = performance.now() + transferLimitMs;
   for (;;) {
-    for (const { address, direction, localPort, bytes } of peerSockets(pair.lab)) {
+    for (const { address, direction, localPort, bytes } of await peerSockets(pair.lab)) {
       const known = transfers.find((each) => each.localPort === localPort && each.address === address);
       // A curl's connection is known by where it leads, and by which way its bytes go.
-      const each = known ?? transfers.find((t) => t.localPort === 0 && t.address === address && t.direction === direction);
+      const each =
+        known ?? transfers.find((t) => t.localPort === 0 && t.address === address && t.direction === direction);
       if (each === undefined) continue;
       each.localPort = localPort;
       each.share = Math.min(1, bytes / fileBytes);
@@ -162,10 +169,13 @@ async function untilMidway(pair: RouterPair, transfers: DemoTransferUnderWay[], 
 }
 
 /** The peer's connections to the web service that have moved something, by ss. */
-function peerSockets(
+async function peerSockets(
   lab: Lab,
-): { address: string; direction: TransferReport["direction"]; localPort: number; bytes: number }[] {
-  const text = lab.run("peer", ["ss", "-HtniO", "state", "established", "dport", `= :${labPorts.web}`]);
+): Promise<{ address: string; direction: TransferReport["direction"]; localPort: number; bytes: number }[]> {
+  const ss = lab.spawn("peer", ["ss", "-HtniO", "state", "established", "dport", `= :${labPorts.web}`]);
+  const { code } = await ss.exited;
+  if (code !== 0) throw new Error(`ss in the peer's namespace: ${ss.stderr().trim()}`);
+  const text = ss.stdout();
   return text.split("\n").flatMap((line) => {
     const ends = /:(\d+)\s+\[?([0-9a-f.:]+?)\]?:\d+\s/.exec(line);
     if (ends === null) return [];
@@ -192,13 +202,15 @@ async function within<T>(promise: Promise<T>, limitMs: number, what: string): Pr
 }
 
 function transferReport(
-  { address, direction, localPort, share }: DemoTransferUnderWay,
+  { address, direction, localPort, share }: TransferUnderWay,
   result: TransferReport,
   { gaps }: CaptureSummary,
 ): DemoTransfer {
   // An upload advances by the service's acknowledgements, a download by the peer's own.
   const port = direction === "upload" ? "toPort" : "fromPort";
-  const gap = gaps.find((each) => each[port] === localPort && (direction === "upload" ? each.from : each.to) === address);
+  const gap = gaps.find(
+    (each) => each[port] === localPort && (direction === "upload" ? each.from : each.to) === address,
+  );
   return {
     direction,
     address,
@@ -263,7 +275,8 @@ function report(
     interactive: interactive.length,
     bytesIn: sum(interactive, (each) => each.bytesOut) + moved("upload"),
     bytesOut: sum(interactive, (each) => each.bytesIn) + moved("download"),
-    lost: sum(interactive, (each) => each.lost) + sum(transfers, (each) => Math.max(0, each.bytes - each.receivedBytes)),
+    lost:
+      sum(interactive, (each) => each.lost) + sum(transfers, (each) => Math.max(0, each.bytes - each.receivedBytes)),
     duplicated:
       sum(interactive, (each) => each.duplicated) +
       sum(transfers, (each) => Math.max(0, each.receivedBytes - each.bytes)),

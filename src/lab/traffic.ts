@@ -45,9 +45,12 @@ const uploadAnswer = z.object({ bytes: z.number(), sha256: z.string() });
 // No time-outs of curl's own: a takeover is to be invisible, and a hang is caught by who waits for it.
 const curl = ["curl", "--silent", "--show-error", "--fail", "--noproxy", "*"];
 
-/** curl -T; the server answers with what it got. */
-export function upload(lab: Lab, target: string, file: string, bytes: number, sha256: string): Transfer {
-  const process = lab.spawn("peer", [...curl, "-T", file, `http://${target}/upload`]);
+/** curl's --limit-rate; bytes a second. */
+const limit = (rate: number | undefined): string[] => (rate === undefined ? [] : ["--limit-rate", String(rate)]);
+
+/** curl -T; the server answers with what it got. `rate`: bytes a second at most. */
+export function upload(lab: Lab, target: string, file: string, bytes: number, sha256: string, rate?: number): Transfer {
+  const process = lab.spawn("peer", [...curl, ...limit(rate), "-T", file, `http://${target}/upload`]);
   const done = process.exited.then(({ code, signal }): TransferReport => {
     const parsed = code === 0 ? uploadAnswer.safeParse(jsonOrNull(process.stdout())) : null;
     const got = parsed?.success ? parsed.data : { bytes: 0, sha256: "" };
@@ -65,10 +68,10 @@ export function upload(lab: Lab, target: string, file: string, bytes: number, sh
   return { process, done };
 }
 
-/** curl into sha256sum, both in the peer's namespace. */
-export function download(lab: Lab, target: string, bytes: number, sha256: string): Transfer {
+/** curl into sha256sum, both in the peer's namespace. `rate`: bytes a second at most. */
+export function download(lab: Lab, target: string, bytes: number, sha256: string, rate?: number): Transfer {
   const script = 'set -o pipefail; curl "$@" -w "%{stderr}%{size_download}\\n" | sha256sum';
-  const process = lab.spawn("peer", ["bash", "-c", script, ...curl, `http://${target}/bytes/${bytes}`]);
+  const process = lab.spawn("peer", ["bash", "-c", script, ...curl, ...limit(rate), `http://${target}/bytes/${bytes}`]);
   const done = process.exited.then(({ code, signal }): TransferReport => {
     const said = process.stderr().trim().split("\n");
     const receivedBytes = Number(said.at(-1)) || 0;
