@@ -1,7 +1,15 @@
 // Errors a person meets: a stable code, one readable sentence, and what to do about it.
 
 /** Exit codes of the command line; part of its contract. */
-export const exitCodes = { ok: 0, failed: 1, usage: 2, configuration: 3, unreachable: 4, refused: 5, timeout: 6 } as const;
+export const exitCodes = {
+  ok: 0,
+  failed: 1,
+  usage: 2,
+  configuration: 3,
+  unreachable: 4,
+  refused: 5,
+  timeout: 6,
+} as const;
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
 
 /** Every expected failure. `code` is stable and documented; `remedy` says what to do next. */

@@ -128,7 +128,9 @@ export class Agent {
       const addresses = [...new Set(this.config.services.flatMap((service) => service.addresses))];
       for (const { link } of this.dataPlane.uplinks)
         this.announcers.push(new Announcer(link.name, link.mac, addresses));
-      undo.push(() => this.announcers.forEach((announcer) => announcer.close()));
+      undo.push(() => {
+        for (const announcer of this.announcers) announcer.close();
+      });
       this.startPulse();
       undo.push(() => this.pulse.stop());
       this.statusServer = await serveStatus(path.join(this.config.paths.run, "agent.sock"), () => this.status());

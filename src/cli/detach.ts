@@ -26,7 +26,7 @@ export function detachCommand(): Command {
           exitCodes.refused,
         );
       detachDataPlane(config);
-      const addresses = config.services.flatMap((service) => service.addresses).join(", ");
+      const addresses = [...new Set(config.services.flatMap((service) => service.addresses))].join(", ");
       process.stdout.write(`Detached. The service addresses (${addresses}) stay on ${config.addressDevice}.\n`);
     });
 }

@@ -2,9 +2,9 @@
 import http from "node:http";
 import path from "node:path";
 import { Command } from "commander";
-import { type AgentStatus, agentStatusSchema } from "../observe/status.js";
 import { loadConfig } from "../config/load.js";
 import { exitCodes, sentenceOf, TandemError } from "../errors.js";
+import { type AgentStatus, agentStatusSchema } from "../observe/status.js";
 
 export function statusCommand(): Command {
   return new Command("status")

@@ -81,7 +81,10 @@ export const configSchema = z
           .min(1 << 16)
           .max(1 << 30)
           .default(32 << 20),
-        totalBytes: z.int().min(1 << 20).default(1 << 30),
+        totalBytes: z
+          .int()
+          .min(1 << 20)
+          .default(1 << 30),
       })
       .prefault({}),
     xdp: z.enum(["native", "generic"]).default("native"),
@@ -103,7 +106,10 @@ export const configSchema = z
       if (names.has(entry.name)) issue(["services", index, "name"], `"${entry.name}" is used twice`);
       names.add(entry.name);
       if ((entry.port === undefined) === (entry.remotePort === undefined))
-        issue(["services", index], "give exactly one of port (peers connect to us) and remotePort (we connect to them)");
+        issue(
+          ["services", index],
+          "give exactly one of port (peers connect to us) and remotePort (we connect to them)",
+        );
       for (const address of entry.addresses) {
         const key = `${address} ${entry.port ?? `remote ${entry.remotePort}`}`;
         const other = listeners.get(key);
@@ -117,7 +123,10 @@ export const configSchema = z
     if (a.uplinks.length !== b.uplinks.length)
       issue(["pair", "routers", "b", "uplinks"], "must list as many uplinks as router a, in the same order");
     if (config.pair.heartbeat.deadMs < 3 * config.pair.heartbeat.intervalMs)
-      issue(["pair", "heartbeat", "deadMs"], "must be at least three heartbeat intervals, or one lost frame is a failover");
+      issue(
+        ["pair", "heartbeat", "deadMs"],
+        "must be at least three heartbeat intervals, or one lost frame is a failover",
+      );
     for (const [name, entry] of Object.entries({ a, b }))
       entry.uplinks.forEach((each, index) => {
         if (each.device === entry.mirror.device)

@@ -46,7 +46,12 @@ for (const [what, from, to, message] of [
   ["a missing section", "services:", "service:", /services/],
   ["a ring that is no power of two", "services:", "recorder: { ringBytes: 100000 }\nservices:", /power of two/],
   ["a lease shorter than three heartbeats", "  routers:", "  heartbeat: { deadMs: 20 }\n  routers:", /three heartbeat/],
-  ["the mirror as uplink", "[{ device: up0, address: 10.77.0.2 }]", "[{ device: mir0, address: 10.77.0.2 }]", /mirror device/],
+  [
+    "the mirror as uplink",
+    "[{ device: up0, address: 10.77.0.2 }]",
+    "[{ device: mir0, address: 10.77.0.2 }]",
+    /mirror device/,
+  ],
   ["one mirror address twice", "10.78.0.2", "10.78.0.1", /same as router a's/],
 ] as const) {
   test(`refused with its line: ${what}`, () => {
@@ -58,5 +63,8 @@ for (const [what, from, to, message] of [
 }
 
 test("two services cannot own one address and port", () => {
-  assert.match(problem(`${right}  - name: other\n    addresses: [10.77.0.1]\n    port: 8080\n`).message, /already belongs/);
+  assert.match(
+    problem(`${right}  - name: other\n    addresses: [10.77.0.1]\n    port: 8080\n`).message,
+    /already belongs/,
+  );
 });

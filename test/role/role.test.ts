@@ -24,7 +24,10 @@ function run(events: RoleEvent[], from: RoleState = initialRole, as: RoleSetting
   return { state, effects };
 }
 
-const start = (epoch = 0, partnerEntitled = false): RoleEvent => ({ type: "start", stored: { epoch, partnerEntitled } });
+const start = (epoch = 0, partnerEntitled = false): RoleEvent => ({
+  type: "start",
+  stored: { epoch, partnerEntitled },
+});
 const heard = (role: Partner["role"], epoch: number, incarnation = 1n): RoleEvent => ({
   type: "partnerHeard",
   partner: { role, epoch, incarnation },
@@ -75,7 +78,10 @@ test("a joining router stands by only when agreed, after a lease, with a partner
   const { state, effects } = run([start(), heard("solo", 4), agreed, waited]);
   assert.equal(state.role, "standby");
   assert.equal(state.epoch, 4);
-  assert.ok(effects.some((effect) => effect.type === "store" && effect.stored.epoch === 5), "the next epoch is stored");
+  assert.ok(
+    effects.some((effect) => effect.type === "store" && effect.stored.epoch === 5),
+    "the next epoch is stored",
+  );
   assert.ok(!modes(effects).includes("solo") && !modes(effects).includes("reflect"));
 });
 
@@ -83,7 +89,13 @@ test("the active stores that its partner is entitled before it reflects, and ref
   const { state, effects } = run([start(), alone, agreed, heard("standby", 1)]);
   assert.equal(state.role, "active");
   const order = effects.map((effect) =>
-    effect.type === "store" && effect.stored.partnerEntitled ? "entitled" : effect.type === "say" ? effect.role : effect.type === "gate" ? effect.mode : "",
+    effect.type === "store" && effect.stored.partnerEntitled
+      ? "entitled"
+      : effect.type === "say"
+        ? effect.role
+        : effect.type === "gate"
+          ? effect.mode
+          : "",
   );
   assert.ok(order.indexOf("entitled") < order.indexOf("reflect"));
   assert.ok(order.indexOf("reflect") < order.indexOf("active"));
@@ -107,17 +119,27 @@ test("the standby takes over when its last grant has run out, once", () => {
 test("an active whose voice is lost speaks again only when the silence is confirmed on both paths", () => {
   const lost = run([{ type: "voiceLost" }], active()).state;
   assert.equal(lost.role, "active");
-  assert.equal(run([{ type: "timer", name: "confirmSilence" }], lost).state.role, "active", "the partner is still heard");
+  assert.equal(
+    run([{ type: "timer", name: "confirmSilence" }], lost).state.role,
+    "active",
+    "the partner is still heard",
+  );
   const silent = run([{ type: "partnerSilent" }, { type: "timer", name: "confirmSilence" }], lost).state;
   assert.equal(silent.role, "solo");
   assert.equal(silent.epoch, 2);
-  const mute = run([{ type: "partnerSilent" }, { type: "timer", name: "confirmSilence" }], lost, { ...settings, onSilence: "mute" });
+  const mute = run([{ type: "partnerSilent" }, { type: "timer", name: "confirmSilence" }], lost, {
+    ...settings,
+    onSilence: "mute",
+  });
   assert.equal(mute.state.role, "active");
   assert.deepEqual(modes(mute.effects), []);
 });
 
 test("silence alone, while grants still run, changes nothing", () => {
-  assert.equal(run([{ type: "partnerSilent" }, { type: "timer", name: "confirmSilence" }], active()).state.role, "active");
+  assert.equal(
+    run([{ type: "partnerSilent" }, { type: "timer", name: "confirmSilence" }], active()).state.role,
+    "active",
+  );
 });
 
 test("a standby that restarted has surrendered: the active goes on alone under a new epoch", () => {
