@@ -24,7 +24,7 @@ src/abi.gen.ts: bpf/abi.h bpf/impair.h scripts/abi.mjs
 
 $(ADDON): $(wildcard addon/src/*.cc addon/src/*.h addon/binding.gyp bpf/abi.h) package-lock.json
 	@echo "build: native addon" >&2
-	@npx node-gyp rebuild --directory addon $(NODE_HEADERS) --loglevel=error >build/addon.log 2>&1 || { tail -n 40 build/addon.log >&2; exit 1; }
+	@node_modules/.bin/node-gyp rebuild --directory addon $(NODE_HEADERS) --loglevel=error >build/addon.log 2>&1 || { tail -n 40 build/addon.log >&2; exit 1; }
 	@touch $@
 
 # One recursion, so that the set-up is done before make looks at what is built with it.
@@ -33,10 +33,10 @@ build: setup bpf
 	@$(MAKE) compile
 
 compile: src/abi.gen.ts $(ADDON)
-	@npx tsc -p tsconfig.json
+	@node_modules/.bin/tsc -p tsconfig.json
 
 lint: build
-	@npx biome check --error-on-warnings >build/biome.log 2>&1 || { cat build/biome.log >&2; exit 1; }
+	@node_modules/.bin/biome check --error-on-warnings >build/biome.log 2>&1 || { cat build/biome.log >&2; exit 1; }
 	@$(CLANG_FORMAT) --dry-run -Werror $(C_FILES)
 
 test: build lint
@@ -54,7 +54,7 @@ soak: build
 	@$(RUN) build/js/test/bench/soak.js
 
 format: setup
-	@npx biome check --write >/dev/null 2>&1 || npx biome check
+	@node_modules/.bin/biome check --write >/dev/null 2>&1 || node_modules/.bin/biome check
 	@$(CLANG_FORMAT) -i $(C_FILES)
 
 clean:

@@ -35,7 +35,7 @@ if [ ! -e "$stamp" ] || [ package-lock.json -nt "$stamp" ] || ! native_parts; th
 	say "npm packages (cap and raw-socket are compiled)"
 	# The headers that came with Node, when they are there: node-gyp would download them.
 	[ -e /usr/include/node/node_api.h ] && export npm_config_nodedir=/usr
-	npm ci --no-audit --no-fund --loglevel=error >&2 || fail "npm ci failed"
+	npm ci --no-audit --no-fund --loglevel=error >/dev/null || fail "npm ci failed"
 	native_parts || fail "npm did not build cap and raw-socket (npm config get ignore-scripts; see allowScripts in package.json)"
 	touch "$stamp"
 fi
