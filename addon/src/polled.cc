@@ -32,8 +32,13 @@ void Polled::watch(int events)
 	}
 	uv_poll_start(&handle_, events, [](uv_poll_t *handle, int status, int ready) {
 		auto *self = static_cast<Polled *>(handle->data);
-		Napi::HandleScope scope(self->env_);
-		self->ready(status < 0 ? UV_READABLE | UV_WRITABLE : ready);
+		// A worker that is being terminated refuses every call into JavaScript, and so throws here: nobody is left to
+		// be told, and its cleanup hook closes this.
+		try {
+			Napi::HandleScope scope(self->env_);
+			self->ready(status < 0 ? UV_READABLE | UV_WRITABLE : ready);
+		} catch (const Napi::Error &) {
+		}
 	});
 }
 
