@@ -178,7 +178,9 @@ inOwnNamespace(import.meta.url, "pulse, in a namespace of its own", () => {
       const partner = active.pulse.snapshot().partner;
       return partner && partner.incarnation !== first.incarnation ? partner : null;
     });
-    assert.ok(active.events.some((event) => event.type === "partner" && event.incarnation === second.incarnation));
+    await until("the event", () =>
+      active.events.some((event) => event.type === "partner" && event.incarnation === second.incarnation),
+    );
     assert.equal(standby.pulse.snapshot().granting, false);
   });
 
