@@ -54,6 +54,8 @@ export const demoReportSchema = z.strictObject({
   blackoutMs: spread,
   blackoutInteractiveMs: spread,
   blackoutTransfersMs: spread,
+  /** How long router a may be unheard before router b takes over. */
+  leaseMs: milliseconds,
   /** Of the takeover, by step, from the last heartbeat of the active that was answered. */
   stepsMs: z.strictObject(Object.fromEntries(takeoverSteps.map((step) => [step, milliseconds]))),
   takeoverMs: milliseconds,

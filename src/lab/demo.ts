@@ -9,7 +9,7 @@ import { type CaptureSummary, flagsFilter } from "./capture.js";
 import { type DemoReport, type DemoTransfer, spreadOf } from "./demo-report.js";
 import type { EchoReport } from "./echo-session.js";
 import { addressPlan, devices, Lab } from "./lab.js";
-import { labPorts, RouterPair, type RouterPairOptions } from "./router-pair.js";
+import { labPorts, RolesReversed, RouterPair } from "./router-pair.js";
 import {
   authority,
   download,
@@ -28,8 +28,13 @@ export interface DemoOptions {
   fileBytes?: number;
   /** Interactive sessions, half of them over each address family. */
   interactive?: number;
-  heartbeat?: RouterPairOptions["heartbeat"];
+  /** How long an active may be unheard, ms; default: the product's default, and a longer one when the machine is too
+   * busy for it. */
+  leaseMs?: number;
 }
+
+const defaultLeaseMs = 50;
+const patientLeaseMs = 300;
 
 /** The router dies when every file has come this far, or when the first has come the farther. */
 const killWhenAll = 0.35;
@@ -54,6 +59,8 @@ const takeoverSchema = z.object({
 });
 type Takeover = z.infer<typeof takeoverSchema>;
 
+type Findings = Omit<DemoReport, "leaseMs">;
+
 interface TransferUnderWay extends Transfer {
   address: string;
   direction: TransferReport["direction"];
@@ -63,16 +70,29 @@ interface TransferUnderWay extends Transfer {
 
 /** Runs it in a lab of its own, which is gone when this settles. `say` gets one line of progress at a time. */
 export async function runDemo(options: DemoOptions, say: (line: string) => void): Promise<DemoReport> {
+  try {
+    return await runOnce(options, options.leaseMs ?? defaultLeaseMs, say);
+  } catch (error) {
+    // Heartbeats that come too late are a failover, as they should be; it is just not the one to be shown.
+    if (!(error instanceof RolesReversed) || options.leaseMs !== undefined) throw error;
+    say(
+      `${error.message} This machine is too busy for a lease of ${defaultLeaseMs} ms: again, with ${patientLeaseMs} ms`,
+    );
+    return await runOnce(options, patientLeaseMs, say);
+  }
+}
+
+async function runOnce(options: DemoOptions, leaseMs: number, say: (line: string) => void): Promise<DemoReport> {
   const { fileBytes = 200_000_000, interactive = 32 } = options;
   say("building the lab: a peer, two routers and their links");
   const lab = Lab.create({ id: options.id });
   const running: Sessions[] = [];
   try {
     say("starting both agents and their applications");
-    const pair = new RouterPair(lab, { heartbeat: options.heartbeat });
+    const pair = new RouterPair(lab, { heartbeat: { deadMs: leaseMs } });
     await pair.start();
     say("router a is active, router b stands by");
-    return await demonstrate(pair, { fileBytes, interactive }, running, say);
+    return { ...(await demonstrate(pair, { fileBytes, interactive }, running, say)), leaseMs };
   } finally {
     for (const sessions of running) sessions.abandon();
     lab.destroy();
@@ -84,7 +104,7 @@ async function demonstrate(
   { fileBytes, interactive }: { fileBytes: number; interactive: number },
   running: Sessions[],
   say: (line: string) => void,
-): Promise<DemoReport> {
+): Promise<Findings> {
   const { lab } = pair;
   const hosts = Object.values(addressPlan.service);
   const file = path.join(lab.directory, "file");
@@ -112,10 +132,9 @@ async function demonstrate(
   }
   await untilMidway(pair, transfers, fileBytes);
 
-  const before = await pair.status("b");
-  if (before.role !== "standby")
-    throw new Error(`router b is ${before.role} although router a lives: this machine is too busy for the lease`);
-  say(`router b holds ${before.sessions.ready} of ${before.sessions.total} sessions ready`);
+  await pair.expectRoles();
+  const { sessions: held } = await pair.status("b");
+  say(`router b holds ${held.ready} of ${held.total} sessions ready`);
   for (const sessions of running) sessions.resetGaps();
   capture.resetGaps();
   const killedAtMs = Date.now();
@@ -259,7 +278,7 @@ function report(
   summary: CaptureSummary,
   killedAtMs: number,
   takeover: Takeover,
-): DemoReport {
+): Findings {
   const sum = <T>(items: readonly T[], value: (item: T) => number): number =>
     items.reduce((total, item) => total + value(item), 0);
   const moved = (direction: string): number =>

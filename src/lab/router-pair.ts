@@ -51,6 +51,9 @@ export function labConfig(lab: Lab, router: RouterName, options: RouterPairOptio
   };
 }
 
+/** The other router has the voice although nothing was done to the first: heartbeats came too late. */
+export class RolesReversed extends Error {}
+
 export class RouterPair {
   readonly agents: Partial<Record<RouterName, LabProcess>> = {};
   readonly servers: Partial<Record<RouterName, LabProcess>> = {};
@@ -105,13 +108,22 @@ export class RouterPair {
     return askStatus(path.join(this.runDirectory(router), "agent.sock"));
   }
 
-  /** Agents and servers on both routers, until a is active and b stands by. */
+  /** Agents and servers on both routers, until a is active and b stands by. Throws RolesReversed. */
   async start(): Promise<void> {
     for (const router of ["a", "b"] as const) this.startAgent(router);
-    await this.untilRole("a", "active");
-    await this.untilRole("b", "standby");
+    await this.until("router a is active and router b stands by", async () => {
+      const [a, b] = await Promise.all([this.status("a"), this.status("b")]);
+      return (a.role === "active" && b.role === "standby") || b.role === "solo";
+    });
+    await this.expectRoles();
     await this.startServer("a", false);
     await this.startServer("b", true);
+  }
+
+  /** Throws RolesReversed when b has, or is about to have, the voice. */
+  async expectRoles(): Promise<void> {
+    const { role, reason } = await this.status("b");
+    if (role !== "standby") throw new RolesReversed(`router b is ${role} although router a lives. ${reason}`);
   }
 
   async untilRole(router: RouterName, role: AgentStatus["role"], milliseconds = 20_000): Promise<void> {
