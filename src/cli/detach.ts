@@ -2,6 +2,7 @@
 import path from "node:path";
 import { Command } from "commander";
 import { loadConfig } from "../config/load.js";
+import { addressDeviceOf } from "../config/schema.js";
 import { exitCodes, TandemError } from "../errors.js";
 import { detachDataPlane } from "../net/dataplane.js";
 import { askStatus } from "./status.js";
@@ -27,6 +28,6 @@ export function detachCommand(): Command {
         );
       detachDataPlane(config);
       const addresses = [...new Set(config.services.flatMap((service) => service.addresses))].join(", ");
-      process.stdout.write(`Detached. The service addresses (${addresses}) stay on ${config.addressDevice}.\n`);
+      process.stdout.write(`Detached. The service addresses (${addresses}) stay on ${addressDeviceOf(config)}.\n`);
     });
 }

@@ -65,8 +65,8 @@ export const configSchema = z
       startAloneMs: z.int().min(100).max(600_000).default(3000),
     }),
     services: z.array(service).min(1).max(64),
-    /** The interface that carries the service addresses: "lo", or an uplink. */
-    addressDevice: device.default("lo"),
+    /** The interface that carries the service addresses: "lo" (IPv4 only), or an uplink; the first one if not given. */
+    addressDevice: device.optional(),
     recorder: z
       .strictObject({
         /** Ring between the data plane and the recorder; a power of two, bytes. */
@@ -117,6 +117,9 @@ export const configSchema = z
         listeners.set(key, entry.name);
       }
     });
+    // ndisc_recv_ns (net/ipv6/ndisc.c) answers only for addresses of the device that is asked on.
+    if (config.addressDevice === "lo" && config.services.some((entry) => entry.addresses.some(net.isIPv6)))
+      issue(["addressDevice"], "lo answers no neighbour solicitations: name an uplink for IPv6 service addresses");
     const { a, b } = config.pair.routers;
     if (a.mirror.address === b.mirror.address)
       issue(["pair", "routers", "b", "mirror", "address"], "is the same as router a's");
@@ -135,5 +138,11 @@ export const configSchema = z
   });
 
 export type Config = z.infer<typeof configSchema>;
+
+/** Where the service addresses live on this router. */
+export function addressDeviceOf(config: Config): string {
+  return config.addressDevice ?? config.pair.routers[config.router].uplinks[0]?.device ?? "lo";
+}
+
 export type RouterName = Config["router"];
 export type Service = Config["services"][number];

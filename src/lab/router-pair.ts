@@ -41,7 +41,6 @@ export function labConfig(lab: Lab, router: RouterName, options: RouterPairOptio
       { name: "echo", addresses, port: labPorts.echo },
     ],
     // IPv6 answers neighbour solicitations only for addresses of the device they come in by: not for lo's.
-    addressDevice: devices.uplink,
     paths: {
       state: path.join(lab.directory, router, "state"),
       run: path.join(lab.directory, router, "run"),

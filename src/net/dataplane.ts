@@ -9,7 +9,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { type BpfObject, type LinkInfo, type MapInfo, type NativeError, native } from "../../addon/native.js";
 import * as abi from "../abi.gen.js";
-import type { Config } from "../config/schema.js";
+import { addressDeviceOf, type Config } from "../config/schema.js";
 import { errnoOf, sentenceOf, TandemError } from "../errors.js";
 import type { Mode } from "../role/role.js";
 import { parseIp } from "./addresses.js";
@@ -386,11 +386,12 @@ export class DataPlane {
   }
 
   private addAddresses(links: Map<string, LinkInfo>): void {
-    const device = links.get(this.config.addressDevice);
+    const name = addressDeviceOf(this.config);
+    const device = links.get(name);
     if (!device)
       throw new TandemError(
         "DEVICE_UNUSABLE",
-        `There is no device ${this.config.addressDevice} (addressDevice).`,
+        `There is no device ${name} (addressDevice).`,
         "Name lo or an uplink there.",
       );
     const present = new Set(native.addresses().map((address) => address.ip));

@@ -52,6 +52,7 @@ for (const [what, from, to, message] of [
     "[{ device: mir0, address: 10.77.0.2 }]",
     /mirror device/,
   ],
+  ["IPv6 on lo", "services:", "addressDevice: lo\nservices:", /neighbour solicitations/],
   ["one mirror address twice", "10.78.0.2", "10.78.0.1", /same as router a's/],
 ] as const) {
   test(`refused with its line: ${what}`, () => {
