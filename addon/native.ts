@@ -192,8 +192,8 @@ export interface PulseSnapshot {
 export interface Pulse {
   /** What heartbeats and answers carry from now on. */
   say(state: PulseSay): void;
-  /** Standby: answers from now on carry a grant (only to heartbeats of this epoch from an active), and expiry is
-   * watched for. False revokes; when this returns no further grant can leave. */
+  /** Standby: answers from now on carry a grant (only to heartbeats of this epoch from an active); from the first
+   * grant given on, expiry is watched for. False revokes; when this returns no further grant can leave. */
   grant(on: boolean): void;
   /** Active in REFLECT: each granted answer sets voice.until_ns to the heartbeat's sending time + lease, if that is
    * later. False: the thread leaves the voice map alone. */

@@ -26,8 +26,10 @@ void PulseState::say(uint8_t role, uint32_t epoch, uint32_t flags)
 
 void PulseState::grant(bool on, uint64_t now)
 {
-	if (on && !granting_)
-		last_answered_ = expiry_since_ = now; // a whole lease to hear the first heartbeat
+	if (on && !granting_) {
+		granted_ = false; // nothing can run out that nobody has been given
+		last_answered_ = expiry_since_ = now;
+	}
 	granting_ = on;
 }
 
@@ -101,6 +103,7 @@ std::optional<PulseMessage> PulseState::receive(size_t path, const std::optional
 	answer.echo_incarnation = message->incarnation;
 	if (granting_ && message->role == TD_ROLE_ACTIVE && message->epoch == epoch_) {
 		answer.flags |= TD_PULSE_GRANT;
+		granted_ = true;
 		last_answered_ = expiry_since_ = now;
 	}
 	return answer;
@@ -224,7 +227,7 @@ void PulseState::take_off_overslept(uint64_t now)
 void PulseState::advance(uint64_t now)
 {
 	take_off_overslept(now);
-	if (granting_ && now >= grant_deadline())
+	if (granting_ && granted_ && now >= grant_deadline())
 		expire(now);
 	for (size_t index = 0; index < paths_.size(); index++) {
 		Path &path = paths_[index];
@@ -259,7 +262,7 @@ uint64_t PulseState::next_deadline() const
 	if (!muted_)
 		next = std::min(next_heartbeat_, last_pet_ + settings_.pet_limit_ns);
 	// While silence is listened for, as often as take_off_overslept() expects.
-	if (granting_)
+	if (granting_ && granted_)
 		next = std::min({next, grant_deadline(), advanced_ + settings_.interval_ns});
 	if (!silent_)
 		next = std::min({next, silence_since_ + settings_.lease_ns, advanced_ + settings_.interval_ns});

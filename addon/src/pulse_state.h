@@ -60,6 +60,8 @@ public:
 	PulseState(const PulseSettings &settings, uint64_t now);
 
 	void say(uint8_t role, uint32_t epoch, uint32_t flags);
+	/// Expiry is counted from the first grant on: until it was given the partner speaks by its own right (SOLO), and a
+	/// partner that is slow to become active must not be taken over from.
 	void grant(bool on, uint64_t now);
 	/// `voice_until_ns`: what is in force at this moment.
 	void hold(bool on, uint64_t voice_until_ns);
@@ -121,6 +123,7 @@ private:
 	uint32_t epoch_ = 0;
 	uint32_t flags_ = 0;
 	bool granting_ = false;
+	bool granted_ = false; // since granting began, an active has been given a grant, which can run out
 	bool holding_ = false;
 	bool muted_ = false; // nobody petted us
 	bool silent_ = false;

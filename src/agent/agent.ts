@@ -454,7 +454,7 @@ export class Agent {
 
   private delayOf(name: TimerName): number {
     const leases = 2 * this.config.pair.heartbeat.deadMs;
-    return name === "startAlone" ? this.config.pair.startAloneMs : leases;
+    return name === "startAlone" || name === "partnerGone" ? this.config.pair.startAloneMs : leases;
   }
 
   private every(milliseconds: number, action: () => void): void {

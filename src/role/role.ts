@@ -16,6 +16,9 @@
 // │ STANDBY ├──────── takeover, epoch + 1 ───────────────┘      a newer epoch is heard ──► JOINING ─┘
 // └─────────┘
 //
+// Not drawn: a partner that speaks alone and falls silent before it was protected leaves nothing to take over; JOINING
+// and STANDBY then decide as FENCED does at the start.
+//
 // Invariant 3 (one voice) rests on: an epoch is stored before it is used; ACTIVE speaks only while the standby's last
 // grant runs; STANDBY takes over only after its last grant has run out at the active; and reflection refuses an old
 // epoch. See docs/architecture.md, "Modes of the data plane".
@@ -77,7 +80,7 @@ export type RoleEvent =
   | { type: "timer"; name: TimerName }
   | { type: "takenOver" };
 
-export type TimerName = "startAlone" | "joinWait" | "confirmSilence";
+export type TimerName = "startAlone" | "joinWait" | "confirmSilence" | "partnerGone";
 
 /** In the order they must be carried out; each is done before the next begins. */
 export type RoleEffect =
@@ -133,6 +136,9 @@ export function stepRole(settings: RoleSettings, state: RoleState, event: RoleEv
     case "partnerSilent":
       if (state.role === "active")
         return { state: { ...state, partner: null }, effects: [{ type: "timer", name: "confirmSilence" }] };
+      // A standby whose partner was active has granted, and waits for that to run out.
+      if (state.role === "joining" || (state.role === "standby" && state.partner?.role !== "active"))
+        return { state: { ...state, partner: null }, effects: [{ type: "timer", name: "partnerGone" }] };
       return stay({ ...state, partner: null });
     case "agreed":
       return consider(settings, { ...state, agreed: event.agreed });
@@ -215,6 +221,12 @@ function onTimer(settings: RoleSettings, state: RoleState, name: TimerName): Ste
           reason: "The partner is silent and was entitled to take over; an operator must decide (onSilence: mute).",
         });
       return goSolo(state, "No partner was heard since the start.");
+    case "partnerGone":
+      if ((state.role !== "joining" && state.role !== "standby") || state.partner !== null || state.takingOver)
+        return stay(state);
+      if (settings.onSilence === "mute")
+        return stay({ ...state, reason: "The partner is silent; an operator must decide (onSilence: mute)." });
+      return goSolo(state, "The partner fell silent before this router could stand by for it.");
     case "joinWait":
       return consider(settings, { ...state, waited: true });
     case "confirmSilence":

@@ -116,6 +116,24 @@ test("the standby takes over when its last grant has run out, once", () => {
   assert.equal(done.state.epoch, 5);
 });
 
+test("a partner that dies before it was protected is followed, not taken over from", () => {
+  for (const state of [standby(), run([start(), heard("solo", 4)]).state]) {
+    const gone = run([{ type: "partnerSilent" }, { type: "timer", name: "partnerGone" }], state);
+    assert.equal(gone.state.role, "solo");
+    assert.equal(gone.state.epoch, 5);
+    assert.ok(!gone.effects.some((effect) => effect.type === "takeover"));
+    const back = run([{ type: "partnerSilent" }, heard("solo", 4), { type: "timer", name: "partnerGone" }], state);
+    assert.equal(back.state.role, state.role, "it was heard again");
+    const mute = run([{ type: "partnerSilent" }, { type: "timer", name: "partnerGone" }], state, {
+      ...settings,
+      onSilence: "mute",
+    });
+    assert.equal(mute.state.role, state.role);
+  }
+  const entitled = run([heard("active", 4), { type: "partnerSilent" }], standby());
+  assert.deepEqual(entitled.effects, [], "its grants run, and run out");
+});
+
 test("an active whose voice is lost speaks again only when the silence is confirmed on both paths", () => {
   const lost = run([{ type: "voiceLost" }], active()).state;
   assert.equal(lost.role, "active");
