@@ -1,6 +1,9 @@
 // Configuration: what is right is accepted with its defaults, what is wrong is said with path, line and remedy.
 import assert from "node:assert/strict";
+import { existsSync, readFileSync } from "node:fs";
+import path from "node:path";
 import test from "node:test";
+import { fileURLToPath } from "node:url";
 import { parseConfig } from "../../src/config/load.js";
 import { TandemError } from "../../src/errors.js";
 
@@ -68,4 +71,34 @@ test("two services cannot own one address and port", () => {
     problem(`${right}  - name: other\n    addresses: [10.77.0.1]\n    port: 8080\n`).message,
     /already belongs/,
   );
+});
+
+/** examples/tandem.yaml, from the compiled test. */
+function example(): string {
+  let directory = path.dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(path.join(directory, "examples", "tandem.yaml"))) directory = path.dirname(directory);
+  return readFileSync(path.join(directory, "examples", "tandem.yaml"), "utf8");
+}
+
+test("the example is right as it stands, and for the other router", () => {
+  const text = example();
+  for (const router of ["a", "b"]) {
+    const config = parseConfig(text.replace(/^router: a$/m, `router: ${router}`), "examples/tandem.yaml");
+    assert.equal(config.router, router);
+    assert.deepEqual(
+      config.services.map(({ name }) => name),
+      ["web", "bgp"],
+    );
+  }
+});
+
+test("what the example shows commented out is the default", () => {
+  const text = example();
+  // A commented line is YAML when it is a key, alone or with a value; sentences are not.
+  const shown = text.replace(/^( *)# ((?: {2})*[a-zA-Z]+:(?: .*)?)$/gm, (line, indent: string, rest: string) =>
+    / [a-z]+ [a-z]+ /.test(rest) ? line : `${indent}${rest}`,
+  );
+  assert.notEqual(shown, text);
+  assert.match(shown, /^ {4}deadMs: 50$/m);
+  assert.deepEqual(parseConfig(shown, "shown"), parseConfig(text, "examples/tandem.yaml"));
 });
