@@ -211,6 +211,8 @@ export interface LinkInfo {
   mtu: number;
   /** Administratively up; the carrier may be missing. */
   up: boolean;
+  /** Up, and somebody is at the other end (IFF_LOWER_UP). */
+  carrier: boolean;
   /** Device type of ARPHRD_*: 1 Ethernet, 772 loopback. */
   type: number;
   kind: string; // IFLA_INFO_KIND, "" for a plain device

@@ -101,6 +101,7 @@ std::optional<Link> parse_link(const uint8_t *payload, size_t length)
 	link.ifindex = header.ifi_index;
 	link.type = header.ifi_type;
 	link.up = header.ifi_flags & IFF_UP;
+	link.carrier = header.ifi_flags & IFF_LOWER_UP;
 	walk_attributes(payload, length, sizeof(header), [&](uint16_t type, const uint8_t *data, size_t bytes) {
 		if (type == IFLA_IFNAME)
 			link.name = text_of(data, bytes);

@@ -19,6 +19,7 @@ struct Link {
 	bool has_mac = false;
 	uint32_t mtu = 0;
 	bool up = false; // administratively (IFF_UP); with or without a carrier
+	bool carrier = false; // IFF_LOWER_UP
 	uint16_t type = 0;
 	std::string kind;
 };

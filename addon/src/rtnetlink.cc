@@ -154,6 +154,7 @@ Napi::Value links(const Napi::CallbackInfo &info)
 		entry.Set("mac", copy_bytes(env, link->mac, link->has_mac ? 6 : 0));
 		entry.Set("mtu", link->mtu);
 		entry.Set("up", link->up);
+		entry.Set("carrier", link->carrier);
 		entry.Set("type", static_cast<uint32_t>(link->type));
 		entry.Set("kind", link->kind);
 		answer.Set(answer.Length(), entry);

@@ -11,7 +11,9 @@ import * as abi from "../abi.gen.js";
 import type { Config } from "../config/schema.js";
 import { sentenceOf, TandemError } from "../errors.js";
 import { Announcer } from "../net/announce.js";
+import { requireCapabilities } from "../net/capabilities.js";
 import { DataPlane } from "../net/dataplane.js";
+import { abandonSockets } from "../net/stale-sockets.js";
 import { Journal } from "../observe/journal.js";
 import { type AgentStatus, type StatusServer, serveStatus } from "../observe/status.js";
 import { ControlChannel } from "../pair/control.js";
@@ -48,6 +50,8 @@ const petMs = 100;
 const witnessMs = 20;
 const neighbourMs = 500;
 const neighbourFirstMs = 50;
+/** A stall that TCP rides out is better than protection given up: sessions cannot be joined again in mid-stream. */
+const mirrorPatienceLeases = 10;
 
 export class Agent {
   /** Rejects when the agent cannot go on. */
@@ -95,6 +99,7 @@ export class Agent {
       preferred: config.pair.preferred,
       onSilence: config.pair.onSilence,
     };
+    requireCapabilities();
     this.keys = readPairKeys(config.pair.keys, config.router);
     this.store = new RoleStore(config.paths.state);
     this.journal = new Journal(config.paths.state, config.router, log);
@@ -139,6 +144,7 @@ export class Agent {
         // A standby that was late grants again: the data plane speaks by itself, the role has to hear of it.
         if (this.state.voiceLost && this.pulse.snapshot().voiceUntilNs > native.bootTimeNs())
           this.dispatch({ type: "voiceBack" });
+        this.renewVoice();
       });
       this.every(witnessMs, () => this.reportEnded());
       this.watchNeighbour();
@@ -216,7 +222,7 @@ export class Agent {
         return;
       case "voice":
         if (effect.until === "lease") this.dataPlane.setVoice(native.bootTimeNs() + this.leaseNs());
-        else this.dataPlane.setVoice(effect.until === "forever" ? "forever" : 0n);
+        else this.dataPlane.setVoice(effect.until === "alone" ? native.bootTimeNs() + this.controllerNs() : 0n);
         return;
       case "hold":
         this.pulse.hold(effect.on);
@@ -234,7 +240,14 @@ export class Agent {
         this.applications.setRole(effect.role);
         return;
       case "timer":
-        this.after(this.delayOf(effect.name), () => this.dispatch({ type: "timer", name: effect.name }));
+        this.roleTimer(effect.name);
+        return;
+      case "abandon":
+        try {
+          await abandonSockets(this.config);
+        } catch (error) {
+          this.log.warn(`Sockets of sessions that live elsewhere could not be ended: ${sentenceOf(error)}`);
+        }
         return;
       case "announce":
         for (const announcer of this.announcers) announcer.announce();
@@ -330,6 +343,7 @@ export class Agent {
         return;
       case "path":
         this.log.info(`The ${event.path === 0 ? "mirror" : "uplink"} path is ${event.up ? "up" : "silent"}.`);
+        if (event.path === 0) this.dispatch({ type: "mirror", up: event.up });
         return;
       case "petMissed":
         this.log.warn("The controller was late; the heartbeat had to stop.");
@@ -452,9 +466,48 @@ export class Agent {
     return BigInt(Math.round(this.config.pair.heartbeat.deadMs * 1e6));
   }
 
+  private controllerNs(): bigint {
+    return BigInt(Math.round(this.config.pair.heartbeat.controllerMs * 1e6));
+  }
+
+  /** A router alone speaks only while its controller lives: a voice that has lapsed is not taken up again unheard. */
+  private renewVoice(): void {
+    if (this.state.role !== "solo" || this.gate !== "solo") return;
+    const now = native.bootTimeNs();
+    if (this.pulse.snapshot().voiceUntilNs < now) this.dispatch({ type: "voiceLost" });
+    else this.dataPlane.setVoice(now + this.controllerNs());
+  }
+
   private delayOf(name: TimerName): number {
-    const leases = 2 * this.config.pair.heartbeat.deadMs;
-    return name === "startAlone" || name === "partnerGone" ? this.config.pair.startAloneMs : leases;
+    const { deadMs, controllerMs } = this.config.pair.heartbeat;
+    switch (name) {
+      case "startAlone":
+      case "partnerGone":
+        // The data plane of a router whose agent died alone speaks until its controller would have been missed.
+        return Math.max(this.config.pair.startAloneMs, controllerMs + 2 * deadMs);
+      case "mirrorPatience":
+        return mirrorPatienceLeases * deadMs;
+      default:
+        return 2 * deadMs;
+    }
+  }
+
+  /** Timers that end in speaking alone count only time in which this process listened, and a link to speak on. */
+  private roleTimer(name: TimerName): void {
+    const due = native.bootTimeNs() + BigInt(Math.round(this.delayOf(name) * 1e6));
+    this.after(this.delayOf(name), () => {
+      const now = native.bootTimeNs();
+      const speaks = name === "startAlone" || name === "partnerGone" || name === "confirmSilence";
+      const heard = this.pulse.snapshot().paths.some((each) => each.lastHeardNs + this.leaseNs() > now);
+      if (speaks && (now - due > this.leaseNs() || heard || !this.hasCarrier())) this.roleTimer(name);
+      else this.dispatch({ type: "timer", name });
+    });
+  }
+
+  /** Without it nobody hears this router, while the partner may be serving everybody. */
+  private hasCarrier(): boolean {
+    const uplinks = new Set(this.dataPlane.uplinks.map(({ link }) => link.ifindex));
+    return native.links().some((link) => uplinks.has(link.ifindex) && link.carrier);
   }
 
   private every(milliseconds: number, action: () => void): void {

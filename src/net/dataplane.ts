@@ -17,7 +17,6 @@ import { parseIp } from "./addresses.js";
 const mapTypeArray = 2;
 const tcPriority = 0x7a11;
 const tcHandle = 1;
-const forever = 0xffff_ffff_ffff_ffffn;
 const backstopTable = "tandem";
 
 const modeNumbers: Record<Mode, number> = {
@@ -129,9 +128,9 @@ export class DataPlane {
   }
 
   /** Nanoseconds of the boot clock until which this router may speak. */
-  setVoice(untilNs: bigint | "forever"): void {
+  setVoice(untilNs: bigint): void {
     const value = Buffer.alloc(abi.sizes.td_voice);
-    value.writeBigUInt64LE(untilNs === "forever" ? forever : untilNs, 0);
+    value.writeBigUInt64LE(untilNs, 0);
     native.bpfMapUpdate(this.mapFd("voice"), word(0), value);
   }
 
@@ -159,6 +158,12 @@ export class DataPlane {
       value.writeUInt32LE(entry.seq, abi.offsets.td_closed.seq);
       native.bpfMapUpdate(this.mapFd("closed"), entry.key, value);
     }
+  }
+
+  /** After a takeover: sessions whose peer may have output that our stack has not sent yet (map "ahead"). */
+  rememberAhead(entries: { key: Uint8Array; outputAhead: number | null }[]): void {
+    for (const { key, outputAhead } of entries)
+      if (outputAhead !== null) native.bpfMapUpdate(this.mapFd("ahead"), key, word(outputAhead));
   }
 
   /** All counters that are not zero. */

@@ -13,11 +13,12 @@
 //    │   │ partner speaks alone or of a newer epoch      │   │  the standby surrendered, or    │   │
 //    ▼   │ (what we recorded is stale)                   │   │  is silent on both paths (solo) │   │
 // ┌──────┴──┐        the last grant ran out              │   └─────────────────────────────────┘   │
-// │ STANDBY ├──────── takeover, epoch + 1 ───────────────┘      a newer epoch is heard ──► JOINING ─┘
+// │ STANDBY ├──────── takeover, epoch + 2 ───────────────┘      a newer epoch is heard ──► JOINING ─┘
 // └─────────┘
 //
 // Not drawn: a partner that speaks alone and falls silent before it was protected leaves nothing to take over; JOINING
-// and STANDBY then decide as FENCED does at the start.
+// and STANDBY then decide as FENCED does at the start. A SOLO whose controller stood still listens as FENCED again. A
+// STANDBY that the mirror link no longer reaches surrenders: JOINING.
 //
 // Invariant 3 (one voice) rests on: an epoch is stored before it is used; ACTIVE speaks only while the standby's last
 // grant runs; STANDBY takes over only after its last grant has run out at the active; and reflection refuses an old
@@ -33,12 +34,16 @@ export interface Partner {
   role: Role;
   epoch: number;
   incarnation: bigint;
+  /** It has, or in an earlier life had, the voice of its epoch. */
+  spoke: boolean;
 }
 
 /** What must survive a restart; stored before it counts. */
 export interface Stored {
   /** The highest epoch this router has used or agreed to. */
   epoch: number;
+  /** This router has the voice of that epoch. */
+  spoke: boolean;
   /** The partner was entitled to take over when this was stored. */
   partnerEntitled: boolean;
 }
@@ -62,11 +67,19 @@ export interface RoleState {
   waited: boolean;
   /** Active: the incarnation of the standby that was entitled. */
   standbyIncarnation: bigint | null;
+  /** As in Stored. */
+  spoke: boolean;
   partnerEntitled: boolean;
+  /** Standby: the partner was active since we stand by, so our grants decide when it is over. */
+  entitled: boolean;
   /** Active: the grants ran out; the data plane has fenced itself. */
   voiceLost: boolean;
   /** Standby: the ordered takeover is under way. */
   takingOver: boolean;
+  /** Standby: the partner has become active, so it was entitled to grants, and their expiry decides. */
+  protecting: boolean;
+  /** The mirror link carried both ways and does not now: nothing can be reflected. */
+  mirrorSilent: boolean;
 }
 
 export type RoleEvent =
@@ -74,25 +87,30 @@ export type RoleEvent =
   | { type: "partnerHeard"; partner: Partner }
   | { type: "partnerSilent" }
   | { type: "agreed"; agreed: boolean }
+  | { type: "mirror"; up: boolean }
   | { type: "grantExpired" }
   | { type: "voiceLost" }
   | { type: "voiceBack" }
+  /** Speaking alone: the agent did not renew its own voice in time. */
+  | { type: "soloVoiceLost" }
   | { type: "timer"; name: TimerName }
   | { type: "takenOver" };
 
-export type TimerName = "startAlone" | "joinWait" | "confirmSilence" | "partnerGone";
+export type TimerName = "startAlone" | "joinWait" | "confirmSilence" | "partnerGone" | "mirrorPatience";
 
 /** In the order they must be carried out; each is done before the next begins. */
 export type RoleEffect =
   | { type: "store"; stored: Stored }
   | { type: "gate"; mode: Mode; epoch: number }
-  | { type: "voice"; until: "forever" | "lease" | "none" }
+  | { type: "voice"; until: "alone" | "lease" | "none" }
   | { type: "hold"; on: boolean }
   | { type: "grant"; on: boolean }
   | { type: "record"; on: boolean }
-  | { type: "say"; role: Role; epoch: number }
+  | { type: "say"; role: Role; epoch: number; spoke: boolean }
   | { type: "timer"; name: TimerName }
   | { type: "announce" }
+  /** Ends the sockets that this router's applications hold of sessions which live elsewhere now, behind the gate. */
+  | { type: "abandon" }
   | { type: "takeover"; epoch: number }
   | { type: "journal"; sentence: string };
 
@@ -112,6 +130,8 @@ export const initialRole: RoleState = {
   partnerEntitled: false,
   voiceLost: false,
   takingOver: false,
+  protecting: false,
+  mirrorSilent: false,
 };
 
 /** The whole policy. Unexpected events leave the state as it is. */
@@ -121,32 +141,43 @@ export function stepRole(settings: RoleSettings, state: RoleState, event: RoleEv
       return {
         state: {
           ...state,
-          epoch: event.stored.epoch,
-          partnerEntitled: event.stored.partnerEntitled,
+          ...event.stored,
           reason: "Listening for the partner.",
         },
         effects: [
           { type: "gate", mode: "fenced", epoch: event.stored.epoch },
-          { type: "say", role: "fenced", epoch: event.stored.epoch },
+          { type: "say", role: "fenced", epoch: event.stored.epoch, spoke: event.stored.spoke },
           { type: "timer", name: "startAlone" },
         ],
       };
-    case "partnerHeard":
-      return consider(settings, { ...state, partner: event.partner });
+    case "partnerHeard": {
+      const { partner } = event;
+      const protecting =
+        state.protecting || (state.role === "standby" && partner.role === "active" && partner.epoch === state.epoch);
+      return consider(settings, { ...state, partner, protecting });
+    }
     case "partnerSilent":
       if (state.role === "active")
         return { state: { ...state, partner: null }, effects: [{ type: "timer", name: "confirmSilence" }] };
+      if (state.role === "fenced")
+        return { state: { ...state, partner: null }, effects: [{ type: "timer", name: "startAlone" }] };
       // A standby whose partner was active has granted, and waits for that to run out.
-      if (state.role === "joining" || (state.role === "standby" && state.partner?.role !== "active"))
+      if (state.role === "joining" || (state.role === "standby" && !state.protecting))
         return { state: { ...state, partner: null }, effects: [{ type: "timer", name: "partnerGone" }] };
       return stay({ ...state, partner: null });
     case "agreed":
       return consider(settings, { ...state, agreed: event.agreed });
+    case "mirror":
+      // Grants still come by the uplink, so the active waits for a standby that hears none of its segments.
+      if (!event.up && state.role === "standby")
+        return { state: { ...state, mirrorSilent: true }, effects: [{ type: "timer", name: "mirrorPatience" }] };
+      return consider(settings, { ...state, mirrorSilent: !event.up });
     case "grantExpired":
       return state.role === "standby" && !state.takingOver ? takeOver(state) : stay(state);
     case "takenOver":
       return state.takingOver ? taken(state) : stay(state);
     case "voiceLost":
+      if (state.role === "solo") return listenAgain(state);
       if (state.role !== "active") return stay(state);
       return {
         state: { ...state, voiceLost: true, reason: "The standby's grants ran out; the data plane is fenced." },
@@ -159,6 +190,8 @@ export function stepRole(settings: RoleSettings, state: RoleState, event: RoleEv
       return state.role === "active" && state.voiceLost
         ? stay({ ...state, voiceLost: false, reason: "The standby grants again." })
         : stay(state);
+    case "soloVoiceLost":
+      return state.role === "solo" ? stepBack(state, "The agent was late to renew its voice and listens first.") : stay(state);
     case "timer":
       return onTimer(settings, state, event.name);
   }
@@ -172,9 +205,11 @@ function speaks(partner: Partner): boolean {
   return partner.role === "solo" || partner.role === "active";
 }
 
-/** Of two routers with a claim, exactly one is the better: the higher epoch, else the preferred one. */
+/** Of two routers with a claim, exactly one is the better: the higher epoch, else who had its voice, else the
+ * preferred one. */
 function partnerIsBetter(settings: RoleSettings, state: RoleState, partner: Partner): boolean {
   if (partner.epoch !== state.epoch) return partner.epoch > state.epoch;
+  if (partner.spoke !== state.spoke) return partner.spoke;
   return settings.preferred !== settings.router;
 }
 
@@ -185,40 +220,51 @@ function consider(settings: RoleSettings, state: RoleState): Step {
   switch (state.role) {
     case "fenced":
       if (speaks(partner)) return join(state, partner, "The partner has the voice.");
-      if (partner.role === "fenced" && !partnerIsBetter(settings, state, partner))
-        return goSolo(state, "Both routers were fenced and this one is the better.");
+      if (isWithoutClaim(partner) && !partnerIsBetter(settings, state, partner))
+        return goSolo(state, "Neither router had the voice, and this one is the better.");
       return stay(state);
     case "joining":
       if (speaks(partner) && partner.epoch > state.epoch) return join(state, partner, "The partner has a newer epoch.");
-      if (partner.role === "solo" && state.agreed && state.waited) return standBy(state, partner);
-      if (partner.role === "fenced" && !partnerIsBetter(settings, state, partner))
+      if (partner.role === "solo" && partner.epoch === state.epoch && state.agreed && state.waited)
+        return standBy(state);
+      if (isWithoutClaim(partner) && !partnerIsBetter(settings, state, partner))
         return goSolo(state, "The partner gave up the voice before this router had joined.");
       return stay(state);
     case "standby":
       if (partner.epoch > state.epoch) return join(state, partner, "The partner goes on with a newer epoch.");
+      if (partner.role === "active") return stay({ ...state, entitled: true });
       if (!state.agreed && partner.role === "solo") return join(state, partner, "The configurations do not agree.");
+      if (isWithoutClaim(partner) && !state.entitled)
+        return stepBack(state, "The partner gave up the voice before it was protected.");
       return stay(state);
     case "solo":
       if (speaks(partner) && partnerIsBetter(settings, state, partner))
         return join(state, partner, "The partner speaks, and its claim is the better.");
+      if (!speaks(partner) && partner.epoch > state.epoch)
+        return goSolo(state, "The partner knows of a newer epoch, so this one is raised above it.");
       if (partner.role === "standby" && partner.epoch === state.epoch && state.agreed) return protect(state, partner);
       return stay(state);
     case "active":
-      if (speaks(partner) && partner.epoch > state.epoch) return join(state, partner, "The partner has taken over.");
-      if (partner.role === "fenced" || partner.role === "joining" || partner.incarnation !== state.standbyIncarnation)
+      // Whatever it does by now, with a newer epoch it has had the sessions, and ours are of the past.
+      if (partner.epoch > state.epoch) return join(state, partner, "The partner has taken over.");
+      if (isWithoutClaim(partner) || partner.incarnation !== state.standbyIncarnation)
         return goSolo(state, "The standby has surrendered: it holds nothing of the sessions.");
       return stay(state);
   }
+}
+
+function isWithoutClaim(partner: Partner): boolean {
+  return partner.role === "fenced" || partner.role === "joining";
 }
 
 function onTimer(settings: RoleSettings, state: RoleState, name: TimerName): Step {
   switch (name) {
     case "startAlone":
       if (state.role !== "fenced" || state.partner !== null) return stay(state);
-      if (state.partnerEntitled && settings.onSilence === "mute")
+      if (settings.onSilence === "mute" && (!state.spoke || state.partnerEntitled))
         return stay({
           ...state,
-          reason: "The partner is silent and was entitled to take over; an operator must decide (onSilence: mute).",
+          reason: "The partner is silent and may have the voice; an operator must decide (onSilence: mute).",
         });
       return goSolo(state, "No partner was heard since the start.");
     case "partnerGone":
@@ -227,6 +273,10 @@ function onTimer(settings: RoleSettings, state: RoleState, name: TimerName): Ste
       if (settings.onSilence === "mute")
         return stay({ ...state, reason: "The partner is silent; an operator must decide (onSilence: mute)." });
       return goSolo(state, "The partner fell silent before this router could stand by for it.");
+    case "mirrorPatience":
+      if (state.role !== "standby" || !state.mirrorSilent || state.takingOver || state.partner === null)
+        return stay(state);
+      return join(state, state.partner, "The mirror link is silent: this router surrenders, so that the active can speak.");
     case "joinWait":
       return consider(settings, { ...state, waited: true });
     case "confirmSilence":
@@ -245,21 +295,39 @@ function goSolo(state: RoleState, reason: string): Step {
       role: "solo",
       reason,
       epoch,
+      spoke: true,
       partnerEntitled: false,
+      entitled: false,
       standbyIncarnation: null,
       voiceLost: false,
       waited: false,
     },
     effects: [
-      { type: "store", stored: { epoch, partnerEntitled: false } },
+      { type: "store", stored: { epoch, spoke: true, partnerEntitled: false } },
       { type: "grant", on: false },
       { type: "record", on: false },
       { type: "hold", on: false },
-      { type: "voice", until: "forever" },
+      { type: "voice", until: "alone" },
       { type: "gate", mode: "solo", epoch },
-      { type: "say", role: "solo", epoch },
+      { type: "say", role: "solo", epoch, spoke: true },
       { type: "announce" },
       { type: "journal", sentence: `This router speaks alone (epoch ${epoch}). ${reason}` },
+    ],
+  };
+}
+
+/** Alone, but the controller did not renew the voice in time: meanwhile the partner may have taken it. */
+function listenAgain(state: RoleState): Step {
+  const { epoch } = state;
+  const reason = "The controller stood still for longer than its voice lasts.";
+  return {
+    state: { ...state, role: "fenced", reason },
+    effects: [
+      { type: "voice", until: "none" },
+      { type: "gate", mode: "fenced", epoch },
+      { type: "say", role: "fenced", epoch },
+      { type: "timer", name: "startAlone" },
+      { type: "journal", sentence: `This router listens again before it speaks (epoch ${epoch}). ${reason}` },
     ],
   };
 }
@@ -272,7 +340,9 @@ function join(state: RoleState, partner: Partner, reason: string): Step {
       role: "joining",
       reason,
       epoch,
+      spoke: false,
       partnerEntitled: false,
+      entitled: false,
       standbyIncarnation: null,
       voiceLost: false,
       waited: false,
@@ -282,27 +352,46 @@ function join(state: RoleState, partner: Partner, reason: string): Step {
       { type: "hold", on: false },
       { type: "voice", until: "none" },
       { type: "gate", mode: "fenced", epoch },
+      { type: "abandon" },
       { type: "record", on: false },
-      { type: "store", stored: { epoch, partnerEntitled: false } },
-      { type: "say", role: "joining", epoch },
+      { type: "store", stored: { epoch, spoke: false, partnerEntitled: false } },
+      { type: "say", role: "joining", epoch, spoke: false },
       { type: "timer", name: "joinWait" },
       { type: "journal", sentence: `This router joins as standby (epoch ${epoch}). ${reason}` },
     ],
   };
 }
 
-function standBy(state: RoleState, partner: Partner): Step {
-  const { epoch } = partner;
+/** Fenced again, without having heard of a better claim: decides as at the start. */
+function stepBack(state: RoleState, reason: string): Step {
+  const { epoch, spoke } = state;
+  return {
+    state: { ...state, role: "fenced", reason, entitled: false, waited: false, voiceLost: false },
+    effects: [
+      { type: "grant", on: false },
+      { type: "hold", on: false },
+      { type: "voice", until: "none" },
+      { type: "gate", mode: "fenced", epoch },
+      { type: "record", on: false },
+      { type: "say", role: "fenced", epoch, spoke },
+      { type: "timer", name: "startAlone" },
+      { type: "journal", sentence: `This router is fenced (epoch ${epoch}). ${reason}` },
+    ],
+  };
+}
+
+function standBy(state: RoleState): Step {
+  const { epoch } = state;
   const reason = "Both configurations agree and a lease was waited for.";
   return {
-    state: { ...state, role: "standby", reason, epoch },
+    state: { ...state, role: "standby", reason, epoch, protecting: false },
     effects: [
-      // The next epoch is stored now, so that a takeover need not wait for the disk.
-      { type: "store", stored: { epoch: epoch + 1, partnerEntitled: false } },
+      // A takeover's epoch is stored now, so that it need not wait for the disk.
+      { type: "store", stored: { epoch: takeoverEpoch(epoch), partnerEntitled: false } },
       { type: "gate", mode: "fenced", epoch },
       { type: "record", on: true },
       { type: "grant", on: true },
-      { type: "say", role: "standby", epoch },
+      { type: "say", role: "standby", epoch, spoke: false },
       { type: "journal", sentence: `This router stands by (epoch ${epoch}). ${reason}` },
     ],
   };
@@ -321,18 +410,24 @@ function protect(state: RoleState, partner: Partner): Step {
       voiceLost: false,
     },
     effects: [
-      { type: "store", stored: { epoch, partnerEntitled: true } },
+      { type: "store", stored: { epoch, spoke: true, partnerEntitled: true } },
       { type: "voice", until: "lease" },
       { type: "gate", mode: "reflect", epoch },
       { type: "hold", on: true },
-      { type: "say", role: "active", epoch },
+      { type: "say", role: "active", epoch, spoke: true },
       { type: "journal", sentence: `This router is active (epoch ${epoch}). ${reason}` },
     ],
   };
 }
 
+/** Above what an active that was cut off from everybody gives itself when it goes on alone (goSolo): after the links
+ * are back the one that took the sessions over is the better. */
+function takeoverEpoch(epoch: number): number {
+  return epoch + 2;
+}
+
 function takeOver(state: RoleState): Step {
-  const epoch = state.epoch + 1;
+  const epoch = takeoverEpoch(state.epoch);
   return {
     state: { ...state, takingOver: true, epoch, reason: "The active's lease has run out; taking over." },
     effects: [
@@ -348,7 +443,7 @@ function taken(state: RoleState): Step {
   return {
     state: { ...state, role: "solo", takingOver: false, reason, partnerEntitled: false, standbyIncarnation: null },
     effects: [
-      { type: "say", role: "solo", epoch },
+      { type: "say", role: "solo", epoch, spoke: true },
       { type: "store", stored: { epoch, partnerEntitled: false } },
       { type: "journal", sentence: `This router has the voice (epoch ${epoch}). ${reason}` },
     ],

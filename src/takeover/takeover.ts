@@ -80,7 +80,8 @@ export async function takeOver(
   done("restore");
 
   dataPlane.rememberClosed(report.closed);
-  dataPlane.setVoice("forever");
+  dataPlane.rememberAhead(report.sessions);
+  dataPlane.setVoice(native.bootTimeNs() + BigInt(config.pair.heartbeat.controllerMs) * 1_000_000n);
   dataPlane.openGate("solo", epoch, native.bootTimeNs() + BigInt(config.quarantineMs) * 1_000_000n);
   for (const announcer of announcers) announcer.announce();
   done("announce");

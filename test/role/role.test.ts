@@ -79,7 +79,7 @@ test("a joining router stands by only when agreed, after a lease, with a partner
   assert.equal(state.role, "standby");
   assert.equal(state.epoch, 4);
   assert.ok(
-    effects.some((effect) => effect.type === "store" && effect.stored.epoch === 5),
+    effects.some((effect) => effect.type === "store" && effect.stored.epoch === 6),
     "the next epoch is stored",
   );
   assert.ok(!modes(effects).includes("solo") && !modes(effects).includes("reflect"));
@@ -107,13 +107,13 @@ test("a standby of another epoch is not protected with", () => {
 
 test("the standby takes over when its last grant has run out, once", () => {
   const first = run([{ type: "grantExpired" }], standby());
-  assert.deepEqual(first.effects[0], { type: "takeover", epoch: 5 });
+  assert.deepEqual(first.effects[0], { type: "takeover", epoch: 6 });
   assert.equal(first.state.takingOver, true);
   const again = run([{ type: "grantExpired" }, heard("solo", 9)], first.state);
   assert.deepEqual(again.effects, []);
   const done = run([{ type: "takenOver" }], first.state);
   assert.equal(done.state.role, "solo");
-  assert.equal(done.state.epoch, 5);
+  assert.equal(done.state.epoch, 6);
 });
 
 test("a partner that dies before it was protected is followed, not taken over from", () => {
@@ -193,4 +193,64 @@ test("a standby whose partner goes on under a newer epoch drops what it recorded
   assert.equal(state.role, "joining");
   assert.ok(effects.some((effect) => effect.type === "record" && !effect.on));
   assert.ok(effects.some((effect) => effect.type === "grant" && !effect.on));
+});
+
+const mirror = (up: boolean): RoleEvent => ({ type: "mirror", up });
+const patience: RoleEvent = { type: "timer", name: "mirrorPatience" };
+const protectingStandby = () => run([heard("active", 4)], standby()).state;
+
+test("a standby that the mirror link no longer reaches surrenders, so that the active can speak", () => {
+  const { state, effects } = run([mirror(false), patience], protectingStandby());
+  assert.equal(state.role, "joining");
+  assert.ok(effects.some((effect) => effect.type === "grant" && !effect.on));
+  assert.ok(effects.some((effect) => effect.type === "record" && !effect.on));
+  const said = run([heard("joining", 4)], { ...active(), epoch: 4 });
+  assert.equal(said.state.role, "solo", "which the active takes for a surrender");
+  assert.equal(run([heard("solo", 5), waited, agreed], state).state.role, "joining", "and it stays so until the heal");
+  assert.equal(run([heard("solo", 5), waited, agreed, mirror(true)], state).state.role, "standby");
+});
+
+test("a mirror link that is back in time, or silent together with the uplink, is no reason to surrender", () => {
+  assert.equal(run([mirror(false), mirror(true), patience], protectingStandby()).state.role, "standby");
+  const dead = run([mirror(false), { type: "partnerSilent" }, patience], protectingStandby()).state;
+  assert.equal(dead.role, "standby", "the active may be dead: its lease decides");
+  assert.equal(run([{ type: "grantExpired" }], dead).state.takingOver, true);
+});
+
+test("a router alone does not protect with a partner whom the mirror link does not reach", () => {
+  const alonePartner = run([start(), alone, agreed, mirror(false)]).state;
+  assert.equal(run([heard("standby", 1)], alonePartner).state.role, "solo");
+});
+
+test("an active cut off from everybody that went on alone yields to the one that took over", () => {
+  const lonely = run([{ type: "voiceLost" }, { type: "partnerSilent" }, { type: "timer", name: "confirmSilence" }], {
+    ...active(),
+    epoch: 4,
+  }).state;
+  assert.equal(lonely.role, "solo");
+  const successor = run([{ type: "grantExpired" }, { type: "takenOver" }], protectingStandby()).state;
+  assert.equal(run([heard("solo", successor.epoch)], lonely).state.role, "joining");
+  const b: RoleSettings = { ...settings, router: "b" };
+  assert.equal(run([heard("solo", lonely.epoch)], successor, b).state.role, "solo");
+});
+
+test("a router alone whose controller stood still closes its gate and listens before it speaks again", () => {
+  const solo = run([start(), alone]).state;
+  const { state, effects } = run([{ type: "voiceLost" }], solo);
+  assert.equal(state.role, "fenced");
+  assert.deepEqual(modes(effects), ["fenced"]);
+  assert.equal(run([heard("solo", 9)], state).state.role, "joining", "the partner has taken the voice");
+  assert.equal(run([heard("joining", 1)], state).state.role, "solo", "the partner waits for this router");
+  assert.equal(run([alone], state).state.role, "solo", "nobody is there");
+});
+
+test("a standby follows a partner that gave up the voice before it was protected, and only then", () => {
+  assert.equal(run([heard("fenced", 4)], standby()).state.role, "joining");
+  assert.equal(run([heard("fenced", 4)], protectingStandby()).state.role, "standby", "the lease decides");
+});
+
+test("whoever joins ends the sockets of sessions that live elsewhere, behind the closed gate", () => {
+  const { effects } = run([heard("solo", 4)], active());
+  const order = effects.map((effect) => effect.type);
+  assert.ok(order.indexOf("gate") < order.indexOf("abandon"));
 });
