@@ -185,6 +185,10 @@ struct td_closed {
 	__u32 seq; /* our next sequence number: after our FIN */
 };
 
+/* Map "ahead" (LRU hash): after a takeover, sessions of which the old active had sent output beyond a gap: what fills
+ * the gap was lost before the standby had it. Key td_flow_key, value __u32: the sequence number after all that output.
+ * The peer will acknowledge up to there at once when the gap is filled, before our stack has sent as much. */
+
 /* What the witness tells the agent, through the ring "events". */
 enum td_event_kind {
 	TD_EVENT_CLOSED = 1, /* the socket reached CLOSE */
@@ -218,6 +222,7 @@ enum td_reason {
 	TD_PASS_DELIVERED_OUT = 9, /* back from the standby, to the peer */
 	TD_PASS_INJECTED = 10,
 	TD_PASS_CLOSED_ACK = 11, /* a reset turned into the acknowledgement of a closed session */
+	TD_PASS_ACK_AHEAD = 12, /* an acknowledgement lowered to what our stack has sent so far */
 	TD_DROP_FENCED_IN = 32,
 	TD_DROP_FENCED_OUT = 33,
 	TD_DROP_FENCED_NEIGHBOUR = 34, /* ARP or ND about a service address while fenced */

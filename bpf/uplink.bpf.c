@@ -47,6 +47,13 @@ struct {
 	__type(value, struct td_closed);
 } closed SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct td_flow_key);
+	__type(value, __u32);
+} ahead SEC(".maps");
+
 char _license[] SEC("license") = "GPL";
 
 static __always_inline int reflect_in(struct xdp_md *ctx, const struct td_packet *packet, __u32 epoch)
@@ -359,6 +366,66 @@ static __always_inline bool take_mark(struct __sk_buff *skb)
 	return true;
 }
 
+static __always_inline bool seq_before(__u32 a, __u32 b)
+{
+	return (__s32)(a - b) < 0;
+}
+
+/* A peer that has output of the old active beyond a gap acknowledges all of it once our stack has filled the gap. TCP
+ * refuses what acknowledges more than it has sent (tcp_ack in net/ipv4/tcp_input.c), whole segments with it, and would
+ * send the gap for ever. A lower acknowledgement is as true, so the segment gets the highest that our stack can take;
+ * a socket that has caught up is let alone from then on. */
+static __always_inline void lower_ack(struct __sk_buff *skb, const struct td_packet *packet)
+{
+	__u32 ack_at = packet->l4 + __builtin_offsetof(struct tcphdr, ack_seq);
+	__u32 check_at = packet->l4 + __builtin_offsetof(struct tcphdr, check);
+	struct bpf_sock_tuple tuple;
+	struct bpf_tcp_sock *tcp;
+	struct td_flow_key key;
+	__u32 *end, old, new, next;
+	struct bpf_sock *sk;
+
+	if ((packet->tcp_flags & (TD_TCP_ACK | TD_TCP_SYN | TD_TCP_RST)) != TD_TCP_ACK)
+		return;
+	td_flow_key_of(packet, false, &key);
+	end = bpf_map_lookup_elem(&ahead, &key);
+	if (!end)
+		return;
+	if (packet->family == 4) {
+		tuple.ipv4.saddr = packet->source[0];
+		tuple.ipv4.daddr = packet->destination[0];
+		tuple.ipv4.sport = packet->source_port;
+		tuple.ipv4.dport = packet->destination_port;
+		sk = bpf_sk_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, packet->source, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, packet->destination, 16);
+		tuple.ipv6.sport = packet->source_port;
+		tuple.ipv6.dport = packet->destination_port;
+		sk = bpf_sk_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	}
+	if (!sk)
+		return;
+	next = *end;
+	tcp = bpf_tcp_sock(sk);
+	if (tcp)
+		next = *(volatile __u32 *)&tcp->snd_nxt; /* no clang may turn this into arithmetic on the pointer */
+	bpf_sk_release(sk);
+	if (!seq_before(next, *end)) {
+		bpf_map_delete_elem(&ahead, &key);
+		return;
+	}
+	if (bpf_skb_load_bytes(skb, ack_at, &old, sizeof(old)))
+		return;
+	new = bpf_htonl(next);
+	if (!seq_before(next, bpf_ntohl(old)) || seq_before(*end, bpf_ntohl(old)))
+		return;
+	if (bpf_l4_csum_replace(skb, check_at, old, new, 4))
+		return;
+	bpf_skb_store_bytes(skb, ack_at, &new, sizeof(new), 0);
+	td_count(TD_PASS_ACK_AHEAD, skb->len);
+}
+
 /* The side door behind xdp_uplink: passes are counted there, here only what should not have come this far. */
 SEC("tc")
 int tc_uplink_in(struct __sk_buff *skb)
@@ -383,6 +450,8 @@ int tc_uplink_in(struct __sk_buff *skb)
 		return td_verdict(why, length, TC_ACT_SHOT);
 	if (class == TD_CLASS_SEGMENT && mode == TD_MODE_REFLECT)
 		return td_verdict(TD_DROP_UNREFLECTED, length, TC_ACT_SHOT);
+	if (class == TD_CLASS_SEGMENT)
+		lower_ack(skb, &packet);
 	return TC_ACT_OK;
 }
 
@@ -412,8 +481,10 @@ int tc_uplink_in_reflect(struct __sk_buff *skb)
 		return td_verdict(why, length, TC_ACT_SHOT);
 	if (class != TD_CLASS_SEGMENT)
 		return td_verdict(TD_PASS_OTHER, length, TC_ACT_OK);
-	if (mode == TD_MODE_SOLO)
+	if (mode == TD_MODE_SOLO) {
+		lower_ack(skb, &packet);
 		return td_verdict(TD_PASS_SOLO_IN, length, TC_ACT_OK);
+	}
 	envelope.epoch = state->epoch;
 	return reflect_skb(skb, &packet, &envelope, TD_PASS_REFLECT_IN);
 }

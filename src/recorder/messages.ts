@@ -102,6 +102,8 @@ export interface TakenSession {
   inputOffset: number;
   received: number;
   outputOffset: number;
+  /** Of the recorded output beyond a gap: see plan.ts. */
+  outputAhead: number | null;
   /** Delivered: see plan.ts. */
   clean: boolean | null;
   /** The peer had finished; the injector's last frame says so to the stack. */

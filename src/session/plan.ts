@@ -25,6 +25,9 @@ export interface Plan {
   clean: boolean | null;
   /** The peer has finished after inputOffset, and the active had acknowledged it. */
   inputFin: boolean;
+  /** The sequence number after all recorded output, when there is some beyond a gap at outputOffset: the peer may have it
+   * and will acknowledge it as soon as the gap is filled. Null: no gap. */
+  outputAhead: number | null;
   /** Our FIN was sent after outputOffset; the peer has acknowledged it. */
   outputFin: boolean;
   outputFinAcked: boolean;
@@ -81,6 +84,8 @@ export function planTakeover(session: Session, nowNs: number, inEnd = session.in
   const mss = session.peerOptions?.mss ?? DEFAULT_MSS[family];
   const outputFin = session.finOut >= 0 && session.finOut === output.end;
 
+  const sentEnd = Math.max(output.highest, session.finOut + 1);
+
   const candidates: { offset: number; bytes: Uint8Array }[] = [];
   if (input.end > inEnd) candidates.push({ offset: inEnd, bytes: input.copy(inEnd, input.end) });
   for (const { start, end } of input.pieces()) candidates.push({ offset: start, bytes: input.copy(start, end) });
@@ -113,6 +118,7 @@ export function planTakeover(session: Session, nowNs: number, inEnd = session.in
     outputOffset: output.end,
     // write_seq counts a FIN that is queued.
     clean: session.written < 0 ? null : session.written <= output.end + (outputFin ? 1 : 0),
+    outputAhead: sentEnd > output.end && !outputFin ? sequenceOf(sentEnd, firstOut) : null,
     inputFin: session.finIn >= 0,
     outputFin,
     outputFinAcked: session.finOutAcked,
