@@ -69,8 +69,7 @@ SessionState read_session(const Napi::Object &session)
 	Napi::Value send_shift = session.Get("sndWscale"), receive_shift = session.Get("rcvWscale");
 	if (is_absent(send_shift) != is_absent(receive_shift))
 		fail(env, EINVAL, "restore", "both window scales or neither");
-	state.window_scale = !is_absent(send_shift);
-	if (state.window_scale) {
+	if (!is_absent(send_shift)) {
 		state.snd_wscale = shift_of(send_shift, "sndWscale");
 		state.rcv_wscale = shift_of(receive_shift, "rcvWscale");
 	}

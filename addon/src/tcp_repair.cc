@@ -114,9 +114,9 @@ RestoreOutcome restore_session(const SessionState &state)
 	struct tcp_repair_opt options[4];
 	size_t count = 0;
 	options[count++] = {kOptionMss, state.mss};
-	if (state.window_scale)
-		options[count++] = {kOptionWindowScale, state.snd_wscale | static_cast<uint32_t>(state.rcv_wscale)
-										   << 16};
+	// Without scaling, too, as shifts of 0: connect has chosen a receive shift, by which an unscaled window would shrink
+	// to some bytes (tcp_connect_init and tcp_select_window, net/ipv4/tcp_output.c).
+	options[count++] = {kOptionWindowScale, state.snd_wscale | static_cast<uint32_t>(state.rcv_wscale) << 16};
 	if (state.sack)
 		options[count++] = {kOptionSackPermitted, 0};
 	if (state.timestamp)

@@ -22,8 +22,7 @@ struct SessionState {
 	const uint8_t *received = nullptr;
 	size_t received_length = 0;
 	uint16_t mss = 0; // announced by the peer
-	bool window_scale = false;
-	uint8_t snd_wscale = 0;
+	uint8_t snd_wscale = 0; // both 0 without scaling
 	uint8_t rcv_wscale = 0;
 	bool sack = false;
 	std::optional<uint32_t> timestamp;

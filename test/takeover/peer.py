@@ -149,6 +149,8 @@ def prepare(command):
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if command.get("receiveBuffer"):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, command["receiveBuffer"])
+    if command.get("segment"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, command["segment"])
     if command.get("port"):
         sock.bind(("", command["port"]))
     return sock

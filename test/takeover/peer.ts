@@ -43,6 +43,8 @@ export interface Opening extends Target {
   isn?: number;
   /** The peer's port. */
   port?: number;
+  /** TCP_MAXSEG, bytes. */
+  segment?: number;
   /** SO_RCVBUF, bytes. */
   receiveBuffer?: number;
 }
