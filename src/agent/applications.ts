@@ -8,6 +8,10 @@ import type { RecorderClient, RecorderNotice } from "../recorder/client.js";
 import type { SessionSummary } from "../recorder/messages.js";
 import type { Role } from "../role/role.js";
 
+/** What a feed's descriptor holds, bytes: an application that is not scheduled for some milliseconds at full rate still
+ * finds all of it there, instead of falling behind for good (what is behind counts as the session's memory). */
+const feedBufferBytes = 4 << 20;
+
 export class Applications {
   readonly server: AppServer;
   private recorder: RecorderClient | null = null;
@@ -115,6 +119,7 @@ export class Applications {
     if (session.mode !== "live" || !session.fromStart || session.fed >= 0 || session.state === "closed") return;
     if (session.state === "half-open" || this.attaching.has(session.id) || !this.has(session.service)) return;
     const [recorderFd, feedFd] = native.socketPair();
+    native.setBufferSizes(recorderFd, feedBufferBytes, 0);
     this.attaching.set(session.id, { session, feedFd });
     this.recorder?.attachFeed(session.id, recorderFd);
   }

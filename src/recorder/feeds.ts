@@ -8,9 +8,6 @@ import type { Recorder } from "./recorder.js";
 
 /** Bytes for one feed in one round, so that all get their turn. */
 const ROUND_BYTES = 1 << 20;
-/** What a feed's descriptor holds, bytes: an application that is not scheduled for some milliseconds at full rate still
- * finds all of it there, instead of falling behind for good (what is behind counts as the session's memory). */
-const FEED_BUFFER_BYTES = 4 << 20;
 
 type FeedWhat = Extract<FromRecorder, { type: "feed" }>["what"];
 
@@ -20,7 +17,7 @@ export class Feeds {
   readonly #ending = new Set<Session>();
 
   constructor(
-    readonly native: Pick<Native, "writeSome" | "shutdownWrite" | "closeFd" | "setBufferSizes">,
+    readonly native: Pick<Native, "writeSome" | "shutdownWrite" | "closeFd">,
     readonly tell: (session: Session, what: FeedWhat, offset: number) => void,
   ) {}
 
@@ -39,7 +36,6 @@ export class Feeds {
       this.tell(session, "refused", 0);
       return false;
     }
-    this.native.setBufferSizes(fd, FEED_BUFFER_BYTES, 0);
     this.#fds.set(session, fd);
     this.tell(session, "attached", 0);
     return true;

@@ -50,12 +50,15 @@ function nowNs(): number {
   return Number(native.bootTimeNs());
 }
 
-/** Takes up to `batches` batches; false when more is waiting. */
+/** Takes up to `batches` batches, each with what follows from it, so that feeds keep pace with the ring; false when more
+ * is waiting. */
 function drain(batches: number): boolean {
   for (let count = 0; count < batches; count++) {
     const { bytes, backlog } = ring.drain(batch);
     if (backlog > highestBacklog) highestBacklog = backlog;
     if (bytes > 0) recorder.ingest(batch, bytes);
+    recorder.endDrain(nowNs());
+    feeds.write(recorder);
     if (backlog === 0) return true;
     // A sample that is being written: its producer needs time, not us.
     if (bytes === 0) return true;
@@ -131,8 +134,6 @@ function tick(): void {
   if (recording) {
     empty = drain(BATCHES_PER_TICK);
     const now = nowNs();
-    recorder.endDrain(now);
-    feeds.write(recorder);
     tellEvents();
     tellProgress(now);
     if (empty) rehearseSome(now);

@@ -82,7 +82,9 @@ export class StreamWindow {
     if (offset <= this.base) return;
     const to = Math.min(offset, this.end);
     const capacity = this.#buffer.length;
-    if (capacity > 0) this.#head = (this.#head + (to - this.base)) % capacity;
+    // Empty: from the front again, where the memory is in the cache.
+    if (to === this.end && this.#pieces.length === 0) this.#head = 0;
+    else if (capacity > 0) this.#head = (this.#head + (to - this.base)) % capacity;
     this.base = to;
     if (this.conflictEnd >= 0 && this.conflictEnd <= to) this.#forgetConflict();
   }

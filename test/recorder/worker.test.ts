@@ -160,7 +160,7 @@ test("frames to feed to takeover, through the real ring", { skip: needsRoot }, a
     assert.equal(Buffer.from(report.sessions[0]!.unacked!.bytes).toString(), "answer more");
     await until("the end of the feed", () => ended);
     assert.equal(got, "hello world");
-    assert.ok(
+    await until("the word of it", () =>
       stand.notices.some((notice) => notice.type === "feed" && notice.what === "ended" && notice.offset === 11),
     );
     assert.ok(stand.notices.some((notice) => notice.type === "feed" && notice.what === "refused"));
