@@ -111,12 +111,13 @@ export class Agent {
     try {
       const stored = this.store.read();
       mkdirSync(this.config.paths.run, { recursive: true, mode: 0o755 });
+      // First: of two agents on one configuration the second stops here, before it touches the first one's data plane.
+      this.applications = new Applications(this.config, path.join(this.config.paths.run, "app.sock"), () => {});
+      undo.push(() => this.applications.close());
       this.dataPlane = new DataPlane(this.config, this.keys.cookie);
       undo.push(() => this.dataPlane.remove());
       this.witness = new Witness(this.dataPlane.mapFd("events"));
       undo.push(() => this.witness.close());
-      this.applications = new Applications(this.config, path.join(this.config.paths.run, "app.sock"), () => {});
-      undo.push(() => this.applications.close());
       this.recorder = await RecorderClient.start(
         {
           ringFd: this.dataPlane.mapFd("records"),

@@ -3,7 +3,7 @@
 
 import { closeSync, openSync, writeSync } from "node:fs";
 import { createRequire } from "node:module";
-import type { AckGap, FlaggedSegment } from "./capture.js";
+import type { AckGap, FlaggedSegment, Sender } from "./capture.js";
 
 interface CapSession {
   open(device: string, filter: string, bufferBytes: number, buffer: Buffer): string;
@@ -107,6 +107,18 @@ function noteTcp(timeMs: number, length: number): void {
   });
 }
 
+const senders = new Map<string, Sender>();
+
+function noteSender(): void {
+  const mac = (frame.toString("hex", 6, 12).match(/../g) ?? []).join(":");
+  const known = senders.get(mac);
+  if (known === undefined) senders.set(mac, { mac, frames: 1, first: frames, last: frames });
+  else {
+    known.frames++;
+    known.last = frames;
+  }
+}
+
 const session = new Cap();
 try {
   session.open(device, filter, kernelBufferBytes, frame);
@@ -120,6 +132,7 @@ session.on("packet", (length) => {
   frames++;
   bytes += length;
   writeFrame(timeMs, length);
+  noteSender();
   noteTcp(timeMs, length);
 });
 process.stdout.write("ready\n");
@@ -133,6 +146,6 @@ process.stdin.on("end", () => {
     session.close();
     if (output !== null) closeSync(output);
     const gaps = [...acks.values()].map(({ gap }) => gap);
-    process.stdout.write(`${JSON.stringify({ frames, bytes, flagged, gaps })}\n`, () => process.exit(0));
+    process.stdout.write(`${JSON.stringify({ frames, bytes, flagged, gaps, senders: [...senders.values()] })}\n`, () => process.exit(0));
   }, 50);
 });

@@ -36,6 +36,14 @@ const ackGap = z.object({
   /** Longest time between two acknowledgements that advance, since the start or resetGaps(), ms. */
   longestGapMs: z.number(),
 });
+const sender = z.object({
+  /** Source address of the Ethernet header, as `ip link` writes it. */
+  mac: z.string(),
+  frames: z.number(),
+  /** Ordinal, in the capture, of the first and the last frame it sent. */
+  first: z.number(),
+  last: z.number(),
+});
 const summarySchema = z.object({
   /** All frames the filter let through, TCP or not. */
   frames: z.number(),
@@ -45,7 +53,10 @@ const summarySchema = z.object({
   /** Flows seen, each direction its own: how steadily what comes the other way arrives. Of use only when the filter
    * lets plain acknowledgements through. */
   gaps: z.array(ackGap),
+  /** Who sent the frames, on the link. */
+  senders: z.array(sender),
 });
+export type Sender = z.infer<typeof sender>;
 export type AckGap = z.infer<typeof ackGap>;
 export type FlaggedSegment = z.infer<typeof segment>;
 export type CaptureSummary = z.infer<typeof summarySchema>;

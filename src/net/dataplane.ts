@@ -4,7 +4,7 @@
 // What fails while it is being put up is undone; what was there before (another XDP program, an address) is left.
 
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { type BpfObject, type LinkInfo, type MapInfo, type NativeError, native } from "../../addon/native.js";
@@ -15,6 +15,7 @@ import type { Mode } from "../role/role.js";
 import { parseIp } from "./addresses.js";
 
 const mapTypeArray = 2;
+const bpfFsMagic = 0xcafe4a11; // include/uapi/linux/magic.h
 const tcPriority = 0x7a11;
 const tcHandle = 1;
 const backstopTable = "tandem";
@@ -86,6 +87,7 @@ export class DataPlane {
     });
     this.recordMax = Math.min(this.mirror.mtu - abi.TD_OVERHEAD_IP + 14, abi.TD_FRAME_MAX);
     this.checkMtu();
+    this.checkPins();
     try {
       this.load();
       this.fill();
@@ -216,6 +218,18 @@ export class DataPlane {
     }
   }
 
+  /** Asked in advance: sysfs, where a BPF file system is not mounted, answers mkdir in a way that Node tries for ever. */
+  private checkPins(): void {
+    let there = this.pins;
+    while (!existsSync(there)) there = path.dirname(there);
+    if (statfsSync(there).type === bpfFsMagic) return;
+    throw new TandemError(
+      "BPFFS_MISSING",
+      `${this.pins} (paths.bpf) is not on a BPF file system.`,
+      "Run: mount -t bpf bpf /sys/fs/bpf, or correct paths.bpf.",
+    );
+  }
+
   private load(): void {
     const directory = objectDirectory();
     const cookie = Buffer.alloc(8);
@@ -297,16 +311,7 @@ export class DataPlane {
   }
 
   private attach(): void {
-    const directory = path.dirname(this.pins);
-    try {
-      mkdirSync(this.pins, { recursive: true, mode: 0o700 });
-    } catch (error) {
-      throw new TandemError(
-        "BPFFS_MISSING",
-        `${this.pins} cannot be made: ${sentenceOf(error)}.`,
-        `${directory} must be on a BPF file system. Run: mount -t bpf bpf /sys/fs/bpf`,
-      );
-    }
+    mkdirSync(this.pins, { recursive: true, mode: 0o700 });
     this.undo.push(() => detach(this.pins, [this.mirror, ...this.uplinks.map((uplink) => uplink.link)]));
     // Tracing first: from the first segment on, no death goes unseen.
     for (const [name, program] of Object.entries(this.object("witness").programs))
