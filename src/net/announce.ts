@@ -92,6 +92,13 @@ export class Announcer {
   }
 
   private sendAll(): void {
-    for (const frame of this.frames) this.sender.send(frame, frame.length);
+    for (const frame of this.frames) {
+      try {
+        this.sender.send(frame, frame.length);
+      } catch {
+        // The gate has closed meanwhile (the kernel says ENOBUFS for what it drops at egress), or the device is down:
+        // nothing is to be said, or will be said again.
+      }
+    }
   }
 }
