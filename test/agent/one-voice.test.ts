@@ -95,6 +95,7 @@ describe("one voice", { skip }, () => {
     await duo.untilProtected("b", "a");
     await sessions.assertExact();
     const newer = await duo.openSessions("a");
+    await delay(300);
     await newer.assertExact();
     const summary = await capture.stop();
     assert.deepEqual(
