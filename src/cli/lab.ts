@@ -89,7 +89,10 @@ function guide(pair: RouterPair): string {
       "an interactive session, which returns each line",
       `${at("peer")} socat - TCP:${authority(service.v4, labPorts.echo)}`,
     ],
-    ["a download", `${at("peer")} curl http://${authority(service.v6, labPorts.web)}/bytes/1000000000 | sha256sum`],
+    [
+      "a download",
+      `${at("peer")} curl -g 'http://${authority(service.v6, labPorts.web)}/bytes/1000000000' | sha256sum`,
+    ],
     ["what router b says of itself", `${tandem} status --config ${pair.configFile("b")}`],
     ["the death of router a", [`ip netns pids ${lab.namespace("a")} | xargs kill -9`, ...down].join("; ")],
   ];

@@ -44,12 +44,14 @@ const killWhenOne = 0.65;
 const transferRate = 30_000_000;
 /** Each socat asks so often. */
 const lineIntervalMs = 50;
-const transferLimitMs = 90_000;
+const transferLimitMs = 60_000;
 const pollMs = 150;
 /** Nobody asks router b anything while it takes over. */
 const quietMs = 400;
 /** So long the sessions are watched alone before the files begin, and after the router's death. */
 const interactiveMs = 1000;
+/** From the pair's start to the report; whatever hangs, the demo ends. */
+const demoLimitMs = 130_000;
 
 const takeoverSchema = z.object({
   stepsMs: z.record(z.enum(takeoverSteps), z.number()),
@@ -92,7 +94,8 @@ async function runOnce(options: DemoOptions, leaseMs: number, say: (line: string
     const pair = new RouterPair(lab, { heartbeat: { deadMs: leaseMs } });
     await pair.start();
     say("router a is active, router b stands by");
-    return { ...(await demonstrate(pair, { fileBytes, interactive }, running, say)), leaseMs };
+    const findings = demonstrate(pair, { fileBytes, interactive }, running, say);
+    return { ...(await within(findings, demoLimitMs, "the demo ends")), leaseMs };
   } finally {
     for (const sessions of running) sessions.abandon();
     lab.destroy();
@@ -118,6 +121,10 @@ async function demonstrate(
   say(`opening ${perHost * hosts.length} interactive sessions (socat), half IPv4, half IPv6`);
   for (const host of hosts)
     running.push(socatSessions(lab, host, labPorts.echo, { count: perHost, intervalMs: lineIntervalMs }));
+  await pair.until(
+    "router b holds every interactive session ready",
+    async () => (await pair.status("b")).sessions.ready === perHost * hosts.length,
+  );
   await delay(interactiveMs);
 
   say(`moving ${2 * hosts.length} files of ${fileBytes / 1e6} MB (curl), up and down, IPv4 and IPv6`);
