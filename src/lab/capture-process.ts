@@ -146,6 +146,8 @@ process.stdin.on("end", () => {
     session.close();
     if (output !== null) closeSync(output);
     const gaps = [...acks.values()].map(({ gap }) => gap);
-    process.stdout.write(`${JSON.stringify({ frames, bytes, flagged, gaps, senders: [...senders.values()] })}\n`, () => process.exit(0));
+    process.stdout.write(`${JSON.stringify({ frames, bytes, flagged, gaps, senders: [...senders.values()] })}\n`, () =>
+      process.exit(0),
+    );
   }, 50);
 });
