@@ -28,6 +28,10 @@ describe("an application that dies on the active", { skip }, () => {
   });
   after(() => duo?.lab.destroy());
 
+  async function silenced(): Promise<number> {
+    return (await duo.pair.status("a")).packets.TD_DROP_CRASHED ?? 0;
+  }
+
   /** The mortal program serves the echo port on router a: one connection of each family, and then it ends `how`. */
   async function dies(how: string): Promise<string[]> {
     const { lab, pair } = duo;
@@ -39,6 +43,7 @@ describe("an application that dies on the active", { skip }, () => {
       said += text;
     });
     await pair.until("the program listens", () => said.includes("listening"));
+    const silencedBefore = await silenced();
     const capture: Capture = await lab.capture("peer", devices.peer);
     // The peer sends 100,000 bytes, and keeps its side open without reading.
     const peers = [v4, v6].map((host) =>
@@ -59,6 +64,7 @@ describe("an application that dies on the active", { skip }, () => {
     await server.exited.catch(() => {});
     await delay(1200); // past the first retransmissions of what a dead socket had queued
     const summary = await capture.stop();
+    if (how !== "close") assert.ok((await silenced()) > silencedBefore, "the kernel did send, and was silenced");
     for (const peer of peers) {
       peer.signal("SIGKILL");
       await peer.exited;
