@@ -9,6 +9,8 @@ import type { PairKeys } from "./keys.js";
 import { type ControlMessage, controlMessage, maxControlLine } from "./messages.js";
 
 const retryMs = 250;
+/** Long enough for two small routers under load; whoever connects and says nothing is gone after it. */
+const handshakeMs = 5000;
 const silenceMs = 15_000;
 
 export interface ControlOptions {
@@ -47,8 +49,13 @@ export class ControlChannel extends EventEmitter<ControlEvents> {
       this.connect();
       return;
     }
-    const server = tls.createServer({ ...this.security(), requestCert: true }, (socket) => this.adopt(socket));
+    const options = { ...this.security(), requestCert: true, handshakeTimeout: handshakeMs };
+    const server = tls.createServer(options, (socket) => this.adopt(socket));
     server.maxConnections = 4;
+    // Strangers must not hold the few places: the address costs them nothing to see, the handshake would.
+    server.prependListener("connection", (socket) => {
+      if (socket.remoteAddress !== this.options.partnerIp) socket.destroy();
+    });
     server.on("tlsClientError", (error) => this.emit("refused", sentenceOf(error)));
     this.server = server;
     await new Promise<void>((resolve, reject) => {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { type Chats, Duo, assertNoResets, assertOneVoice, skip } from "./duo.js";
+import { assertNoResets, assertOneVoice, type Chats, Duo, skip } from "./duo.js";
 
 describe("links cut and healed", { skip }, () => {
   let duo: Duo;

@@ -84,7 +84,8 @@ describe("noise", { skip }, () => {
     for (let round = 0; round < 300; round++) {
       const base = genuine(to, epoch, { out: round % 2 === 0, cookie: round % 3 === 0 ? 1n : cookie });
       // Outer headers and our option mutated: its own checksum, or the kernel, refuses what is left.
-      for (let changes = 1 + (round % 5); changes > 0; changes--) flip(base, 12 + ((randomBytes(1)[0] ?? 0) % 74), 1 + (round & 0x7f));
+      for (let changes = 1 + (round % 5); changes > 0; changes--)
+        flip(base, 12 + ((randomBytes(1)[0] ?? 0) % 74), 1 + (round & 0x7f));
       frames.push(base);
       frames.push(base.subarray(0, 15 + ((round * 7) % (base.length - 15))));
       frames.push(Buffer.concat([Buffer.alloc(12), Buffer.from("0800", "hex"), randomBytes(20 + (round % 200))]));
@@ -112,11 +113,17 @@ describe("noise", { skip }, () => {
       ];
       await survives(async () => {
         const { packets: before } = await duo.pair.status(to);
-        await send(to, kinds.flatMap(([, bytes]) => Array<Buffer>(20).fill(bytes)));
+        await send(
+          to,
+          kinds.flatMap(([, bytes]) => Array<Buffer>(20).fill(bytes)),
+        );
         await send(to, randomFrames(to, epoch));
         const { packets } = await duo.pair.status(to);
         for (const [reason] of kinds)
-          assert.ok((packets[reason] ?? 0) >= (before[reason] ?? 0) + 20, `${reason}: ${before[reason]} → ${packets[reason]}`);
+          assert.ok(
+            (packets[reason] ?? 0) >= (before[reason] ?? 0) + 20,
+            `${reason}: ${before[reason]} → ${packets[reason]}`,
+          );
       });
     });
 

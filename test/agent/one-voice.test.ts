@@ -5,8 +5,8 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { addressPlan, type RouterName } from "../../src/lab/lab.js";
-import { labPorts } from "../../src/lab/router-pair.js";
 import { processesIn } from "../../src/lab/namespaces.js";
+import { labPorts } from "../../src/lab/router-pair.js";
 import { upload, writeTransferFile } from "../../src/lab/traffic.js";
 import { assertNoResets, assertOneVoice, Duo, skip } from "./duo.js";
 

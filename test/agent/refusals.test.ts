@@ -43,13 +43,20 @@ describe("an agent that cannot start", { skip }, () => {
     const pins = existsSync(path.join(lab.pins, "a")) ? readdirSync(path.join(lab.pins, "a")) : [];
     const run = pair.runDirectory("a");
     const sockets = existsSync(run) ? readdirSync(run) : [];
-    return [tell("ip", "-brief", "address"), tell("nft", "list", "ruleset"), ...programs, ...pins, ...sockets].join("\n");
+    return [tell("ip", "-brief", "address"), tell("nft", "list", "ruleset"), ...programs, ...pins, ...sockets].join(
+      "\n",
+    );
   }
 
   /** Runs the agent of router a to its end. */
   async function refused(
     code: string,
-    { exitCode = 1, says = /./, changes = {}, wrapper = [] }: {
+    {
+      exitCode = 1,
+      says = /./,
+      changes = {},
+      wrapper = [],
+    }: {
       exitCode?: number;
       says?: RegExp;
       changes?: Record<string, unknown>;
@@ -121,7 +128,10 @@ describe("an agent that cannot start", { skip }, () => {
     await refused("CONTROL_BIND", { says: /TCP port 7402.*\n.*ss -tlpn/ });
     occupy("socat", "-u", `UDP-RECV:7401,bind=${addressPlan.uplink.a.v4}`, "OPEN:/dev/null");
     await delay(300);
-    await refused("PULSE_BIND", { changes: { pair: { ...pairOf(), controlPort: 7412 } }, says: /UDP port 7401.*\n.*ss -ulpn/ });
+    await refused("PULSE_BIND", {
+      changes: { pair: { ...pairOf(), controlPort: 7412 } },
+      says: /UDP port 7401.*\n.*ss -ulpn/,
+    });
   });
 
   function pairOf(): object {
