@@ -35,8 +35,14 @@ export async function measureLatency(
       if (path.name === "protected") shielded.push(await measure(path, seconds));
     }
   const of = (runs: { p50: number; p99: number }[]) => ({
-    p50: spreadOf(runs.map(({ p50 }) => p50), 1),
-    p99: spreadOf(runs.map(({ p99 }) => p99), 1),
+    p50: spreadOf(
+      runs.map(({ p50 }) => p50),
+      1,
+    ),
+    p99: spreadOf(
+      runs.map(({ p99 }) => p99),
+      1,
+    ),
   });
   const ratio = (rank: "p50" | "p99"): Spread =>
     spreadOf(shielded.map((run, index) => run[rank] / (direct[index]?.[rank] ?? Number.NaN)));
