@@ -177,6 +177,7 @@ export type PulseEvent =
   | ({ type: "partner" } & PulsePartner) // role, epoch, flags or incarnation changed, or it is heard again
   | { type: "silent"; lastHeardNs: bigint } // nothing on any path for a lease
   | { type: "path"; path: number; up: boolean } // one path: no answer for a lease, or again (so it carries both ways)
+  // lastAnsweredNs: of an answer the partner can have had; not of what was answered after a standstill of ours.
   | { type: "expired"; lastAnsweredNs: bigint; atNs: bigint } // granting: lease × (1 + drift) since the last answer; granting is revoked already
   | { type: "voiceLost"; untilNs: bigint } // voiced: until_ns has passed
   | { type: "petMissed" };

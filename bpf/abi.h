@@ -255,9 +255,7 @@ enum td_pulse_kind {
 };
 enum td_pulse_flag {
 	TD_PULSE_GRANT = 1, /* answer: the sender grants voice for lease_ns from when the heartbeat was sent */
-	TD_PULSE_ENTITLED = 2, /* the sender holds what it needs to take over */
-	TD_PULSE_SOLO = 4, /* the sender speaks alone */
-	TD_PULSE_LEAVING = 8, /* the sender is being stopped in order */
+	TD_PULSE_SPOKE = 2, /* the sender has, or had in an earlier life, the voice of its epoch */
 };
 struct td_wire_pulse {
 	__u32 magic; /* TD_PULSE_MAGIC */

@@ -167,6 +167,8 @@ bool PulseState::accept_answer(size_t path, const PulseMessage &message, uint64_
 		event.up = true;
 		events_.push_back(event);
 	}
+	if (sent.sent_ns > woke_)
+		slept_from_ = 0; // the partner has heard us since
 	bool again = silent_ && partner_ && partner_->incarnation == message.incarnation;
 	heard(path, now);
 	if (again) {
@@ -205,7 +207,7 @@ void PulseState::expire(uint64_t now)
 {
 	granting_ = false;
 	PulseEvent event = {PulseEvent::Type::expired};
-	event.last_ns = last_answered_;
+	event.last_ns = slept_from_ ? std::min(slept_from_, last_answered_) : last_answered_;
 	event.at_ns = now;
 	events_.push_back(event);
 }
@@ -213,10 +215,14 @@ void PulseState::expire(uint64_t now)
 void PulseState::take_off_overslept(uint64_t now)
 {
 	// Some lateness is ordinary scheduling; a beat is due each interval.
-	uint64_t ordinary = advanced_ + 2 * settings_.interval_ns;
+	uint64_t before = advanced_;
+	uint64_t ordinary = before + 2 * settings_.interval_ns;
 	advanced_ = now;
 	if (now <= ordinary)
 		return;
+	if (!slept_from_)
+		slept_from_ = before;
+	woke_ = now;
 	uint64_t overslept = now - ordinary;
 	expiry_since_ = std::min(now, expiry_since_ + overslept);
 	silence_since_ = std::min(now, silence_since_ + overslept);

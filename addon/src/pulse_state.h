@@ -50,7 +50,7 @@ struct PulseEvent {
 	PartnerView partner = {}; // partner
 	size_t path = 0; // path
 	bool up = false; // path
-	uint64_t last_ns = 0; // silent: last heard; expired: last answered; voice_lost: until
+	uint64_t last_ns = 0; // silent: last heard; expired: last answered, awake; voice_lost: until
 	uint64_t at_ns = 0; // expired
 };
 
@@ -132,6 +132,9 @@ private:
 	uint64_t last_heard_ = 0;
 	uint64_t silence_since_; // the last time anything was heard, or the start; later by what was overslept
 	uint64_t advanced_; // the last advance()
+	uint64_t slept_from_ =
+		0; // when we overslept and the partner is not known to have heard us since: the last moment before
+	uint64_t woke_ = 0; // the end of the last oversleeping
 	uint64_t last_pet_;
 	uint64_t next_heartbeat_;
 	uint64_t next_sequence_ = 1;

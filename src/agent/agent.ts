@@ -27,6 +27,7 @@ import {
   type RoleEffect,
   type RoleEvent,
   type RoleSettings,
+  type Stored,
   stepRole,
   type TimerName,
 } from "../role/role.js";
@@ -82,6 +83,7 @@ export class Agent {
     else native.closeFd(session.fd);
   });
   private readonly timers = new Set<NodeJS.Timeout>();
+  private readonly roleTimers = new Map<TimerName, NodeJS.Timeout>();
   private lastTakeover: TakeoverReport | null = null;
   private lastAnsweredNs = 0n;
 
@@ -237,7 +239,11 @@ export class Agent {
         if (effect.on) this.dataPlane.setRecording(true);
         return;
       case "say":
-        this.pulse.say({ role: roleNumbers[effect.role], epoch: effect.epoch, flags: 0 });
+        this.pulse.say({
+          role: roleNumbers[effect.role],
+          epoch: effect.epoch,
+          flags: effect.spoke ? abi.TD_PULSE_SPOKE : 0,
+        });
         this.applications.setRole(effect.role);
         return;
       case "timer":
@@ -255,7 +261,7 @@ export class Agent {
         return;
       case "takeover":
         // The queue goes on: the old active's messages must be heard meanwhile.
-        void this.runTakeover(effect.epoch).catch((error) => this.fail(error));
+        void this.runTakeover(effect.epoch, effect.stored).catch((error) => this.fail(error));
         return;
       case "journal":
         this.journal.write(this.state.epoch, effect.sentence);
@@ -263,7 +269,7 @@ export class Agent {
     }
   }
 
-  private async runTakeover(epoch: number): Promise<void> {
+  private async runTakeover(epoch: number, stored: Stored): Promise<void> {
     const report = await takeOver(
       {
         config: this.config,
@@ -271,6 +277,7 @@ export class Agent {
         recorder: this.recorder,
         applications: this.applications.server,
         announcers: this.announcers,
+        store: () => this.store.write(stored),
         awaitHandshake: (sessions) => this.handshakes.add(sessions),
       },
       "the active's lease ran out",
@@ -327,17 +334,26 @@ export class Agent {
         if (role === undefined) return;
         this.dispatch({
           type: "partnerHeard",
-          partner: { role, epoch: event.epoch, incarnation: event.incarnation },
+          partner: {
+            role,
+            epoch: event.epoch,
+            incarnation: event.incarnation,
+            spoke: (event.flags & abi.TD_PULSE_SPOKE) !== 0,
+          },
         });
         return;
       }
       case "silent":
         this.log.info("The partner is silent on all paths.");
-        this.dispatch({ type: "partnerSilent" });
+        this.dispatch({
+          type: "partnerSilent",
+          // Without a pause of ours the voice has run out just now: silence began with the grants.
+          slept: native.bootTimeNs() - this.pulse.snapshot().voiceUntilNs > this.leaseNs(),
+        });
         return;
       case "expired":
         this.lastAnsweredNs = event.lastAnsweredNs;
-        this.dispatch({ type: "grantExpired" });
+        this.dispatch({ type: "grantExpired", slept: event.atNs - event.lastAnsweredNs > 3n * this.leaseNs() });
         return;
       case "voiceLost":
         this.dispatch({ type: "voiceLost" });
@@ -493,16 +509,21 @@ export class Agent {
     }
   }
 
-  /** Timers that end in speaking alone count only time in which this process listened, and a link to speak on. */
+  /** Set anew, a timer starts anew. Timers that end in speaking alone count only time in which this process listened,
+   * and a link to speak on. */
   private roleTimer(name: TimerName): void {
     const due = native.bootTimeNs() + BigInt(Math.round(this.delayOf(name) * 1e6));
-    this.after(this.delayOf(name), () => {
+    clearTimeout(this.roleTimers.get(name));
+    const timer = setTimeout(() => {
       const now = native.bootTimeNs();
       const speaks = name === "startAlone" || name === "partnerGone" || name === "confirmSilence";
-      const heard = this.pulse.snapshot().paths.some((each) => each.lastHeardNs + this.leaseNs() > now);
-      if (speaks && (now - due > this.leaseNs() || heard || !this.hasCarrier())) this.roleTimer(name);
+      const untold =
+        this.state.partner === null &&
+        this.pulse.snapshot().paths.some((each) => each.lastHeardNs + this.leaseNs() > now);
+      if (speaks && (now - due > this.leaseNs() || untold || !this.hasCarrier())) this.roleTimer(name);
       else this.dispatch({ type: "timer", name });
-    });
+    }, this.delayOf(name));
+    this.roleTimers.set(name, timer);
   }
 
   /** Without it nobody hears this router, while the partner may be serving everybody. */
@@ -524,7 +545,7 @@ export class Agent {
   }
 
   private clearTimers(): void {
-    for (const timer of this.timers) clearTimeout(timer);
+    for (const timer of [...this.timers, ...this.roleTimers.values()]) clearTimeout(timer);
     this.timers.clear();
   }
 }

@@ -70,8 +70,6 @@ export interface RoleState {
   /** As in Stored. */
   spoke: boolean;
   partnerEntitled: boolean;
-  /** Standby: the partner was active since we stand by, so our grants decide when it is over. */
-  entitled: boolean;
   /** Active: the grants ran out; the data plane has fenced itself. */
   voiceLost: boolean;
   /** Standby: the ordered takeover is under way. */
@@ -85,18 +83,19 @@ export interface RoleState {
 export type RoleEvent =
   | { type: "start"; stored: Stored }
   | { type: "partnerHeard"; partner: Partner }
-  | { type: "partnerSilent" }
+  /** Nothing was heard for a lease of listening; `slept`: this router stood still meanwhile, so the partner may have
+   * taken over unheard. */
+  | { type: "partnerSilent"; slept: boolean }
   | { type: "agreed"; agreed: boolean }
   | { type: "mirror"; up: boolean }
-  | { type: "grantExpired" }
+  /** `slept`: this router stood still for so long that the active may have gone on alone unheard. */
+  | { type: "grantExpired"; slept: boolean }
   | { type: "voiceLost" }
   | { type: "voiceBack" }
-  /** Speaking alone: the agent did not renew its own voice in time. */
-  | { type: "soloVoiceLost" }
   | { type: "timer"; name: TimerName }
   | { type: "takenOver" };
 
-export type TimerName = "startAlone" | "joinWait" | "confirmSilence" | "partnerGone" | "mirrorPatience";
+export type TimerName = "startAlone" | "joinWait" | "confirmSilence" | "partnerGone" | "mirrorPatience" | "claim";
 
 /** In the order they must be carried out; each is done before the next begins. */
 export type RoleEffect =
@@ -107,11 +106,13 @@ export type RoleEffect =
   | { type: "grant"; on: boolean }
   | { type: "record"; on: boolean }
   | { type: "say"; role: Role; epoch: number; spoke: boolean }
+  /** One of a name: set anew, it starts anew. */
   | { type: "timer"; name: TimerName }
   | { type: "announce" }
   /** Ends the sockets that this router's applications hold of sessions which live elsewhere now, behind the gate. */
   | { type: "abandon" }
-  | { type: "takeover"; epoch: number }
+  /** `stored` is written while the sessions are being restored, before the gate opens. */
+  | { type: "takeover"; epoch: number; stored: Stored }
   | { type: "journal"; sentence: string };
 
 export interface Step {
@@ -127,6 +128,7 @@ export const initialRole: RoleState = {
   agreed: false,
   waited: false,
   standbyIncarnation: null,
+  spoke: false,
   partnerEntitled: false,
   voiceLost: false,
   takingOver: false,
@@ -157,8 +159,12 @@ export function stepRole(settings: RoleSettings, state: RoleState, event: RoleEv
       return consider(settings, { ...state, partner, protecting });
     }
     case "partnerSilent":
+      // Of a partner that took over and then stood still the data plane may speak for as long as its controller may.
       if (state.role === "active")
-        return { state: { ...state, partner: null }, effects: [{ type: "timer", name: "confirmSilence" }] };
+        return {
+          state: { ...state, partner: null },
+          effects: [{ type: "timer", name: event.slept ? "partnerGone" : "confirmSilence" }],
+        };
       if (state.role === "fenced")
         return { state: { ...state, partner: null }, effects: [{ type: "timer", name: "startAlone" }] };
       // A standby whose partner was active has granted, and waits for that to run out.
@@ -173,25 +179,27 @@ export function stepRole(settings: RoleSettings, state: RoleState, event: RoleEv
         return { state: { ...state, mirrorSilent: true }, effects: [{ type: "timer", name: "mirrorPatience" }] };
       return consider(settings, { ...state, mirrorSilent: !event.up });
     case "grantExpired":
-      return state.role === "standby" && !state.takingOver ? takeOver(state) : stay(state);
+      if (state.role !== "standby" || state.takingOver) return stay(state);
+      if (event.slept && settings.onSilence === "solo")
+        return stepBack(
+          state,
+          "It stood still while the active may have gone on alone: what it recorded may be stale.",
+        );
+      return takeOver(state);
     case "takenOver":
       return state.takingOver ? taken(state) : stay(state);
     case "voiceLost":
-      if (state.role === "solo") return listenAgain(state);
+      if (state.role === "solo")
+        return stepBack(state, "The controller stood still for longer than its voice lasts, and listens first.");
       if (state.role !== "active") return stay(state);
       return {
         state: { ...state, voiceLost: true, reason: "The standby's grants ran out; the data plane is fenced." },
-        effects: [
-          { type: "journal", sentence: "The standby's grants ran out: nothing of the service passes." },
-          ...(state.partner === null ? [{ type: "timer", name: "confirmSilence" } as const] : []),
-        ],
+        effects: [{ type: "journal", sentence: "The standby's grants ran out: nothing of the service passes." }],
       };
     case "voiceBack":
       return state.role === "active" && state.voiceLost
         ? stay({ ...state, voiceLost: false, reason: "The standby grants again." })
         : stay(state);
-    case "soloVoiceLost":
-      return state.role === "solo" ? stepBack(state, "The agent was late to renew its voice and listens first.") : stay(state);
     case "timer":
       return onTimer(settings, state, event.name);
   }
@@ -220,29 +228,31 @@ function consider(settings: RoleSettings, state: RoleState): Step {
   switch (state.role) {
     case "fenced":
       if (speaks(partner)) return join(state, partner, "The partner has the voice.");
-      if (isWithoutClaim(partner) && !partnerIsBetter(settings, state, partner))
-        return goSolo(state, "Neither router had the voice, and this one is the better.");
-      return stay(state);
+      return claim(settings, state);
     case "joining":
       if (speaks(partner) && partner.epoch > state.epoch) return join(state, partner, "The partner has a newer epoch.");
-      if (partner.role === "solo" && partner.epoch === state.epoch && state.agreed && state.waited)
+      if (
+        partner.role === "solo" &&
+        partner.epoch === state.epoch &&
+        state.agreed &&
+        state.waited &&
+        !state.mirrorSilent
+      )
         return standBy(state);
-      if (isWithoutClaim(partner) && !partnerIsBetter(settings, state, partner))
-        return goSolo(state, "The partner gave up the voice before this router had joined.");
-      return stay(state);
+      return claim(settings, state);
     case "standby":
       if (partner.epoch > state.epoch) return join(state, partner, "The partner goes on with a newer epoch.");
-      if (partner.role === "active") return stay({ ...state, entitled: true });
       if (!state.agreed && partner.role === "solo") return join(state, partner, "The configurations do not agree.");
-      if (isWithoutClaim(partner) && !state.entitled)
-        return stepBack(state, "The partner gave up the voice before it was protected.");
+      if (isWithoutClaim(partner) && !state.protecting)
+        return thenConsider(settings, stepBack(state, "The partner gave up the voice before it was protected."));
       return stay(state);
     case "solo":
       if (speaks(partner) && partnerIsBetter(settings, state, partner))
         return join(state, partner, "The partner speaks, and its claim is the better.");
       if (!speaks(partner) && partner.epoch > state.epoch)
         return goSolo(state, "The partner knows of a newer epoch, so this one is raised above it.");
-      if (partner.role === "standby" && partner.epoch === state.epoch && state.agreed) return protect(state, partner);
+      if (partner.role === "standby" && partner.epoch === state.epoch && state.agreed && !state.mirrorSilent)
+        return protect(state, partner);
       return stay(state);
     case "active":
       // Whatever it does by now, with a newer epoch it has had the sessions, and ours are of the past.
@@ -253,6 +263,27 @@ function consider(settings: RoleSettings, state: RoleState): Step {
   }
 }
 
+function thenConsider(settings: RoleSettings, first: Step): Step {
+  const second = consider(settings, first.state);
+  return { state: second.state, effects: [...first.effects, ...second.effects] };
+}
+
+/** Neither speaks and this router is the better: it speaks once the partner has had the time to hear it, too, and not
+ * to decide that it is alone. */
+function claim(settings: RoleSettings, state: RoleState): Step {
+  return mayClaim(settings, state) ? { state, effects: [{ type: "timer", name: "claim" }] } : stay(state);
+}
+
+function mayClaim(settings: RoleSettings, state: RoleState): boolean {
+  const { partner } = state;
+  return (
+    (state.role === "fenced" || state.role === "joining") &&
+    partner !== null &&
+    isWithoutClaim(partner) &&
+    !partnerIsBetter(settings, state, partner)
+  );
+}
+
 function isWithoutClaim(partner: Partner): boolean {
   return partner.role === "fenced" || partner.role === "joining";
 }
@@ -260,7 +291,9 @@ function isWithoutClaim(partner: Partner): boolean {
 function onTimer(settings: RoleSettings, state: RoleState, name: TimerName): Step {
   switch (name) {
     case "startAlone":
-      if (state.role !== "fenced" || state.partner !== null) return stay(state);
+      if (state.role !== "fenced") return stay(state);
+      // After a step back nothing may have changed at the partner, so nothing was heard of it anew.
+      if (state.partner !== null) return consider(settings, state);
       if (settings.onSilence === "mute" && (!state.spoke || state.partnerEntitled))
         return stay({
           ...state,
@@ -268,6 +301,7 @@ function onTimer(settings: RoleSettings, state: RoleState, name: TimerName): Ste
         });
       return goSolo(state, "No partner was heard since the start.");
     case "partnerGone":
+      if (state.role === "active") return onTimer(settings, state, "confirmSilence");
       if ((state.role !== "joining" && state.role !== "standby") || state.partner !== null || state.takingOver)
         return stay(state);
       if (settings.onSilence === "mute")
@@ -276,7 +310,15 @@ function onTimer(settings: RoleSettings, state: RoleState, name: TimerName): Ste
     case "mirrorPatience":
       if (state.role !== "standby" || !state.mirrorSilent || state.takingOver || state.partner === null)
         return stay(state);
-      return join(state, state.partner, "The mirror link is silent: this router surrenders, so that the active can speak.");
+      return join(
+        state,
+        state.partner,
+        "The mirror link is silent: this router surrenders, so that the active can speak.",
+      );
+    case "claim":
+      return mayClaim(settings, state)
+        ? goSolo(state, "Neither router had the voice, and this one is the better.")
+        : stay(state);
     case "joinWait":
       return consider(settings, { ...state, waited: true });
     case "confirmSilence":
@@ -297,7 +339,6 @@ function goSolo(state: RoleState, reason: string): Step {
       epoch,
       spoke: true,
       partnerEntitled: false,
-      entitled: false,
       standbyIncarnation: null,
       voiceLost: false,
       waited: false,
@@ -316,22 +357,6 @@ function goSolo(state: RoleState, reason: string): Step {
   };
 }
 
-/** Alone, but the controller did not renew the voice in time: meanwhile the partner may have taken it. */
-function listenAgain(state: RoleState): Step {
-  const { epoch } = state;
-  const reason = "The controller stood still for longer than its voice lasts.";
-  return {
-    state: { ...state, role: "fenced", reason },
-    effects: [
-      { type: "voice", until: "none" },
-      { type: "gate", mode: "fenced", epoch },
-      { type: "say", role: "fenced", epoch },
-      { type: "timer", name: "startAlone" },
-      { type: "journal", sentence: `This router listens again before it speaks (epoch ${epoch}). ${reason}` },
-    ],
-  };
-}
-
 function join(state: RoleState, partner: Partner, reason: string): Step {
   const epoch = Math.max(state.epoch, partner.epoch);
   return {
@@ -342,7 +367,6 @@ function join(state: RoleState, partner: Partner, reason: string): Step {
       epoch,
       spoke: false,
       partnerEntitled: false,
-      entitled: false,
       standbyIncarnation: null,
       voiceLost: false,
       waited: false,
@@ -366,7 +390,7 @@ function join(state: RoleState, partner: Partner, reason: string): Step {
 function stepBack(state: RoleState, reason: string): Step {
   const { epoch, spoke } = state;
   return {
-    state: { ...state, role: "fenced", reason, entitled: false, waited: false, voiceLost: false },
+    state: { ...state, role: "fenced", reason, protecting: false, waited: false, voiceLost: false },
     effects: [
       { type: "grant", on: false },
       { type: "hold", on: false },
@@ -381,13 +405,12 @@ function stepBack(state: RoleState, reason: string): Step {
 }
 
 function standBy(state: RoleState): Step {
-  const { epoch } = state;
+  const { epoch } = state; // the partner's, too
   const reason = "Both configurations agree and a lease was waited for.";
   return {
     state: { ...state, role: "standby", reason, epoch, protecting: false },
     effects: [
-      // A takeover's epoch is stored now, so that it need not wait for the disk.
-      { type: "store", stored: { epoch: takeoverEpoch(epoch), partnerEntitled: false } },
+      { type: "store", stored: { epoch, spoke: false, partnerEntitled: false } },
       { type: "gate", mode: "fenced", epoch },
       { type: "record", on: true },
       { type: "grant", on: true },
@@ -431,7 +454,7 @@ function takeOver(state: RoleState): Step {
   return {
     state: { ...state, takingOver: true, epoch, reason: "The active's lease has run out; taking over." },
     effects: [
-      { type: "takeover", epoch },
+      { type: "takeover", epoch, stored: { epoch, spoke: true, partnerEntitled: false } },
       { type: "journal", sentence: `The active's lease has run out: this router takes over (epoch ${epoch}).` },
     ],
   };
@@ -441,10 +464,18 @@ function taken(state: RoleState): Step {
   const { epoch } = state;
   const reason = "Took over from the partner.";
   return {
-    state: { ...state, role: "solo", takingOver: false, reason, partnerEntitled: false, standbyIncarnation: null },
+    state: {
+      ...state,
+      role: "solo",
+      takingOver: false,
+      protecting: false,
+      reason,
+      spoke: true,
+      partnerEntitled: false,
+      standbyIncarnation: null,
+    },
     effects: [
       { type: "say", role: "solo", epoch, spoke: true },
-      { type: "store", stored: { epoch, partnerEntitled: false } },
       { type: "journal", sentence: `This router has the voice (epoch ${epoch}). ${reason}` },
     ],
   };

@@ -5,7 +5,11 @@ import { z } from "zod";
 import { errnoOf, TandemError } from "../errors.js";
 import type { Stored } from "./role.js";
 
-const storedSchema = z.strictObject({ epoch: z.int().min(0).max(0xffff_ffff), partnerEntitled: z.boolean() });
+const storedSchema = z.strictObject({
+  epoch: z.int().min(0).max(0xffff_ffff),
+  spoke: z.boolean(),
+  partnerEntitled: z.boolean(),
+});
 
 export class RoleStore {
   private readonly file: string;
@@ -21,7 +25,7 @@ export class RoleStore {
     try {
       text = readFileSync(this.file, "utf8");
     } catch (error) {
-      if (errnoOf(error) === "ENOENT") return { epoch: 0, partnerEntitled: false };
+      if (errnoOf(error) === "ENOENT") return { epoch: 0, spoke: false, partnerEntitled: false };
       throw error;
     }
     try {

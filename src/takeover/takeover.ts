@@ -46,6 +46,8 @@ export interface TakeoverParts {
   recorder: RecorderClient;
   applications: AppServer;
   announcers: Announcer[];
+  /** Puts the new epoch on disk. */
+  store: () => void;
   /** Takes the half-open sessions, to hand them over once their peer has answered. */
   awaitHandshake: (sessions: TakenSession[]) => void;
 }
@@ -75,13 +77,18 @@ export async function takeOver(
   dataPlane.setRecording(false);
   done("fence");
 
-  const report = await recorder.takeover();
+  const restoring = recorder.takeover();
+  // The disk is waited for while the recorder's thread restores, and before the gate can open.
+  parts.store();
+  const report = await restoring;
   done("drain", last + BigInt(Math.round(report.drainNs)));
   done("restore");
 
   dataPlane.rememberClosed(report.closed);
   dataPlane.rememberAhead(report.sessions);
-  dataPlane.setVoice(native.bootTimeNs() + BigInt(config.pair.heartbeat.controllerMs) * 1_000_000n);
+  // Counted from the lease, not from now: were this process to stand still here, the old active may go on alone before
+  // it moves again.
+  dataPlane.setVoice(detectedFromNs + BigInt(config.pair.heartbeat.controllerMs) * 1_000_000n);
   dataPlane.openGate("solo", epoch, native.bootTimeNs() + BigInt(config.quarantineMs) * 1_000_000n);
   for (const announcer of announcers) announcer.announce();
   done("announce");

@@ -24,16 +24,17 @@ function run(events: RoleEvent[], from: RoleState = initialRole, as: RoleSetting
   return { state, effects };
 }
 
-const start = (epoch = 0, partnerEntitled = false): RoleEvent => ({
+const start = (epoch = 0, partnerEntitled = false, spoke = false): RoleEvent => ({
   type: "start",
-  stored: { epoch, partnerEntitled },
+  stored: { epoch, spoke, partnerEntitled },
 });
-const heard = (role: Partner["role"], epoch: number, incarnation = 1n): RoleEvent => ({
+const heard = (role: Partner["role"], epoch: number, incarnation = 1n, spoke = false): RoleEvent => ({
   type: "partnerHeard",
-  partner: { role, epoch, incarnation },
+  partner: { role, epoch, incarnation, spoke },
 });
 const agreed: RoleEvent = { type: "agreed", agreed: true };
 const waited: RoleEvent = { type: "timer", name: "joinWait" };
+const claim: RoleEvent = { type: "timer", name: "claim" };
 const alone: RoleEvent = { type: "timer", name: "startAlone" };
 const active = () => run([start(), alone, agreed, heard("standby", 1)]).state;
 const standby = () => run([start(), heard("solo", 4), agreed, waited]).state;
@@ -56,14 +57,17 @@ test("with onSilence mute, a router whose partner was entitled stays fenced", ()
 });
 
 test("of two fenced routers only the better one speaks", () => {
-  assert.equal(run([start(3), heard("fenced", 3)]).state.role, "solo");
-  assert.equal(run([start(3), heard("fenced", 3)], initialRole, { ...settings, router: "b" }).state.role, "fenced");
-  assert.equal(run([start(3), heard("fenced", 5)]).state.role, "fenced");
-  assert.equal(run([start(5), heard("fenced", 3)], initialRole, { ...settings, router: "b" }).state.role, "solo");
+  const asB = { ...settings, router: "b" } as const;
+  assert.equal(run([start(3), heard("fenced", 3)]).state.role, "fenced", "the partner must have heard this one, too");
+  assert.equal(run([start(3), heard("fenced", 3), claim]).state.role, "solo");
+  assert.equal(run([start(3), heard("fenced", 3), claim], initialRole, asB).state.role, "fenced");
+  assert.equal(run([start(3), heard("fenced", 5), claim]).state.role, "fenced");
+  assert.equal(run([start(5), heard("fenced", 3), claim], initialRole, asB).state.role, "solo");
+  assert.equal(run([start(3), heard("fenced", 3, 1n, true), claim]).state.role, "fenced", "it had the voice");
 });
 
 test("every new voice has an epoch of its own, stored before the gate opens", () => {
-  const { effects, state } = run([start(3), heard("fenced", 9 - 7)]);
+  const { effects, state } = run([start(3), heard("fenced", 2), claim]);
   assert.equal(state.epoch, 4);
   const stored = effects.findIndex((effect) => effect.type === "store" && effect.stored.epoch === 4);
   const opened = effects.findIndex((effect) => effect.type === "gate" && effect.mode === "solo");
@@ -78,10 +82,6 @@ test("a joining router stands by only when agreed, after a lease, with a partner
   const { state, effects } = run([start(), heard("solo", 4), agreed, waited]);
   assert.equal(state.role, "standby");
   assert.equal(state.epoch, 4);
-  assert.ok(
-    effects.some((effect) => effect.type === "store" && effect.stored.epoch === 6),
-    "the next epoch is stored",
-  );
   assert.ok(!modes(effects).includes("solo") && !modes(effects).includes("reflect"));
 });
 
@@ -106,31 +106,57 @@ test("a standby of another epoch is not protected with", () => {
 });
 
 test("the standby takes over when its last grant has run out, once", () => {
-  const first = run([{ type: "grantExpired" }], standby());
-  assert.deepEqual(first.effects[0], { type: "takeover", epoch: 6 });
+  const first = run([{ type: "grantExpired", slept: false }], standby());
+  assert.deepEqual(first.effects[0], {
+    type: "takeover",
+    epoch: 6,
+    stored: { epoch: 6, spoke: true, partnerEntitled: false },
+  });
   assert.equal(first.state.takingOver, true);
-  const again = run([{ type: "grantExpired" }, heard("solo", 9)], first.state);
+  const again = run([{ type: "grantExpired", slept: false }, heard("solo", 9)], first.state);
   assert.deepEqual(again.effects, []);
   const done = run([{ type: "takenOver" }], first.state);
   assert.equal(done.state.role, "solo");
   assert.equal(done.state.epoch, 6);
 });
 
+test("a standby that stood still for so long that the active may be alone drops its records, unless that is mute", () => {
+  const expired: RoleEvent = { type: "grantExpired", slept: true };
+  assert.equal(run([expired], standby()).state.role, "fenced");
+  assert.equal(run([expired], standby(), { ...settings, onSilence: "mute" }).state.takingOver, true);
+});
+
 test("a partner that dies before it was protected is followed, not taken over from", () => {
   for (const state of [standby(), run([start(), heard("solo", 4)]).state]) {
-    const gone = run([{ type: "partnerSilent" }, { type: "timer", name: "partnerGone" }], state);
+    const gone = run(
+      [
+        { type: "partnerSilent", slept: false },
+        { type: "timer", name: "partnerGone" },
+      ],
+      state,
+    );
     assert.equal(gone.state.role, "solo");
     assert.equal(gone.state.epoch, 5);
     assert.ok(!gone.effects.some((effect) => effect.type === "takeover"));
-    const back = run([{ type: "partnerSilent" }, heard("solo", 4), { type: "timer", name: "partnerGone" }], state);
+    const back = run(
+      [{ type: "partnerSilent", slept: false }, heard("solo", 4), { type: "timer", name: "partnerGone" }],
+      state,
+    );
     assert.equal(back.state.role, state.role, "it was heard again");
-    const mute = run([{ type: "partnerSilent" }, { type: "timer", name: "partnerGone" }], state, {
-      ...settings,
-      onSilence: "mute",
-    });
+    const mute = run(
+      [
+        { type: "partnerSilent", slept: false },
+        { type: "timer", name: "partnerGone" },
+      ],
+      state,
+      {
+        ...settings,
+        onSilence: "mute",
+      },
+    );
     assert.equal(mute.state.role, state.role);
   }
-  const entitled = run([heard("active", 4), { type: "partnerSilent" }], standby());
+  const entitled = run([heard("active", 4), { type: "partnerSilent", slept: false }], standby());
   assert.deepEqual(entitled.effects, [], "its grants run, and run out");
 });
 
@@ -142,20 +168,39 @@ test("an active whose voice is lost speaks again only when the silence is confir
     "active",
     "the partner is still heard",
   );
-  const silent = run([{ type: "partnerSilent" }, { type: "timer", name: "confirmSilence" }], lost).state;
+  const silent = run(
+    [
+      { type: "partnerSilent", slept: false },
+      { type: "timer", name: "confirmSilence" },
+    ],
+    lost,
+  ).state;
   assert.equal(silent.role, "solo");
   assert.equal(silent.epoch, 2);
-  const mute = run([{ type: "partnerSilent" }, { type: "timer", name: "confirmSilence" }], lost, {
-    ...settings,
-    onSilence: "mute",
-  });
+  const mute = run(
+    [
+      { type: "partnerSilent", slept: false },
+      { type: "timer", name: "confirmSilence" },
+    ],
+    lost,
+    {
+      ...settings,
+      onSilence: "mute",
+    },
+  );
   assert.equal(mute.state.role, "active");
   assert.deepEqual(modes(mute.effects), []);
 });
 
 test("silence alone, while grants still run, changes nothing", () => {
   assert.equal(
-    run([{ type: "partnerSilent" }, { type: "timer", name: "confirmSilence" }], active()).state.role,
+    run(
+      [
+        { type: "partnerSilent", slept: false },
+        { type: "timer", name: "confirmSilence" },
+      ],
+      active(),
+    ).state.role,
     "active",
   );
 });
@@ -212,9 +257,9 @@ test("a standby that the mirror link no longer reaches surrenders, so that the a
 
 test("a mirror link that is back in time, or silent together with the uplink, is no reason to surrender", () => {
   assert.equal(run([mirror(false), mirror(true), patience], protectingStandby()).state.role, "standby");
-  const dead = run([mirror(false), { type: "partnerSilent" }, patience], protectingStandby()).state;
+  const dead = run([mirror(false), { type: "partnerSilent", slept: false }, patience], protectingStandby()).state;
   assert.equal(dead.role, "standby", "the active may be dead: its lease decides");
-  assert.equal(run([{ type: "grantExpired" }], dead).state.takingOver, true);
+  assert.equal(run([{ type: "grantExpired", slept: false }], dead).state.takingOver, true);
 });
 
 test("a router alone does not protect with a partner whom the mirror link does not reach", () => {
@@ -223,12 +268,15 @@ test("a router alone does not protect with a partner whom the mirror link does n
 });
 
 test("an active cut off from everybody that went on alone yields to the one that took over", () => {
-  const lonely = run([{ type: "voiceLost" }, { type: "partnerSilent" }, { type: "timer", name: "confirmSilence" }], {
-    ...active(),
-    epoch: 4,
-  }).state;
+  const lonely = run(
+    [{ type: "voiceLost" }, { type: "partnerSilent", slept: false }, { type: "timer", name: "confirmSilence" }],
+    {
+      ...active(),
+      epoch: 4,
+    },
+  ).state;
   assert.equal(lonely.role, "solo");
-  const successor = run([{ type: "grantExpired" }, { type: "takenOver" }], protectingStandby()).state;
+  const successor = run([{ type: "grantExpired", slept: false }, { type: "takenOver" }], protectingStandby()).state;
   assert.equal(run([heard("solo", successor.epoch)], lonely).state.role, "joining");
   const b: RoleSettings = { ...settings, router: "b" };
   assert.equal(run([heard("solo", lonely.epoch)], successor, b).state.role, "solo");
@@ -240,13 +288,16 @@ test("a router alone whose controller stood still closes its gate and listens be
   assert.equal(state.role, "fenced");
   assert.deepEqual(modes(effects), ["fenced"]);
   assert.equal(run([heard("solo", 9)], state).state.role, "joining", "the partner has taken the voice");
-  assert.equal(run([heard("joining", 1)], state).state.role, "solo", "the partner waits for this router");
+  assert.equal(run([heard("joining", 1), claim], state).state.role, "solo", "the partner waits for this router");
   assert.equal(run([alone], state).state.role, "solo", "nobody is there");
 });
 
 test("a standby follows a partner that gave up the voice before it was protected, and only then", () => {
-  assert.equal(run([heard("fenced", 4)], standby()).state.role, "joining");
-  assert.equal(run([heard("fenced", 4)], protectingStandby()).state.role, "standby", "the lease decides");
+  const spoke = run([heard("fenced", 4, 2n, true)], standby()).state;
+  assert.equal(spoke.role, "fenced", "whoever had the voice of this epoch is the better to go on");
+  assert.equal(run([heard("solo", 5)], spoke).state.role, "joining");
+  assert.equal(run([heard("fenced", 4), claim], standby()).state.role, "solo", "a partner without a past has no claim");
+  assert.equal(run([heard("fenced", 4, 2n, true)], protectingStandby()).state.role, "standby", "the lease decides");
 });
 
 test("whoever joins ends the sockets of sessions that live elsewhere, behind the closed gate", () => {
