@@ -64,14 +64,12 @@ export class Duo {
 
   /** Four interactive sessions of each family, all ready at the standby. */
   async openSessions(standby: RouterName): Promise<Chats> {
-    const before = (await this.pair.status(standby)).sessions.ready;
+    const ready = async () => (await this.pair.status(standby)).sessions.ready;
+    await this.pair.until("the former sessions are over", async () => (await ready()) === 0);
     const chats = new Chats(
       [v4, v6].map((host) => socatSessions(this.lab, host, labPorts.echo, { count: 4, intervalMs: 20 })),
     );
-    await this.pair.until("the new sessions are ready", async () => {
-      const { ready } = (await this.pair.status(standby)).sessions;
-      return ready >= before + 8;
-    });
+    await this.pair.until("the new sessions are ready", async () => (await ready()) === 8);
     return chats;
   }
 
