@@ -345,6 +345,9 @@ int tc_mirror_in(struct __sk_buff *skb)
 		if (!ifindex || !*ifindex)
 			return td_verdict(TD_DROP_UPLINK_UNKNOWN, length, TC_ACT_SHOT);
 		skb->mark = TD_MARK_REFLECTED;
+		/* "Verified" was said of the outer headers, whose UDP has no checksum; our TCP must look at its own, or
+		 * it takes what the recorder refuses. */
+		bpf_csum_level(skb, BPF_CSUM_LEVEL_RESET);
 		return bpf_redirect(*ifindex, BPF_F_INGRESS);
 	}
 	class = td_classify(data, end, length, false, &packet);
