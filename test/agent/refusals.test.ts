@@ -106,6 +106,17 @@ describe("an agent that cannot start", { skip }, () => {
     const config = labConfig(lab, "a") as { pair: { routers: { a: { uplinks: { device: string }[] } } } };
     for (const uplink of config.pair.routers.a.uplinks) uplink.device = "bridge1";
     await refused("XDP_UNSUPPORTED", { changes: config, says: /bridge1.*\n.*xdp: generic/ });
+    // The remedy that was named.
+    const file = path.join(lab.directory, "generic.yaml");
+    writeFileSync(file, stringify({ ...config, xdp: "generic" }));
+    const agent = lab.spawn("a", [process.execPath, tandem, "agent", "--config", file]);
+    others.push(agent);
+    await pair.untilRole("a", "solo");
+    assert.match(lab.run("a", ["tc", "filter", "show", "dev", "bridge1", "ingress"]), /tc_uplink_in_re/);
+    assert.match(lab.run("a", ["ip", "-details", "link", "show", devices.mirror]), /xdpgeneric/);
+    agent.signal("SIGTERM");
+    assert.deepEqual(await agent.exited, { code: 0, signal: null });
+    lab.run("a", [process.execPath, tandem, "detach", "--config", file]);
     lab.run("a", ["ip", "link", "del", "bridge1"]);
   });
 
