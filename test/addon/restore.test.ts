@@ -9,6 +9,7 @@ import path from "node:path";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import test, { type TestContext } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { native, type RestoreSession } from "../../addon/native.js";
 import { needsRoot, run } from "./fixture.js";
@@ -141,6 +142,8 @@ async function scenario(t: TestContext, options: Scenario): Promise<void> {
   assert.equal(await peer.line(), "connected");
   assert.equal(await active.line(), "going");
   run("bridge", "-n", names.peer, "link", "set", "dev", "va", "state", "0");
+  // What is past the bridge already must be in its socket: the dump reads queue and sequence numbers one by one.
+  await delay(100);
   active.tell("dump");
   const state = await active.line();
   const dumps = JSON.parse(state) as SessionDump[];
