@@ -48,8 +48,8 @@ describe("a kill finds sessions in every state", { skip }, () => {
     await peer.until("the service finished", ["service-finished"], ({ eof, sent }) => eof && sent === 150_000);
 
     // The peer finishes first, and the service still has to send.
-    for (const name of bothNames("peer-finished")) await peer.change(name, { sendTo: 1_500_000, finish: true });
-    await peer.until("all is sent", bothNames("peer-finished"), ({ sent }) => sent === 1_500_000);
+    for (const name of bothNames("peer-finished")) await peer.change(name, { sendTo: 600_000, finish: true });
+    await peer.until("all is sent", bothNames("peer-finished"), ({ sent }) => sent === 600_000);
 
     // The service opens the session.
     await peer.listen({ host: addressPlan.peer.v4, servicePort: ports.out }, ["opened-by-service"]);
@@ -116,7 +116,7 @@ describe("a kill finds sessions in every state", { skip }, () => {
     test(`${family}: the peer had finished, the service had not`, async () => {
       const name = `peer-finished${suffix}`;
       await scene.peer.change(name, { reading: true });
-      await scene.peer.until("the rest, then the end", [name], ({ received, eof }) => eof && received === 1_500_000);
+      await scene.peer.until("the rest, then the end", [name], ({ received, eof }) => eof && received === 600_000);
     });
   }
 
