@@ -62,14 +62,16 @@ export class Duo {
     return this.lab.capture("peer", devices.peer, { filter: voiceFilter });
   }
 
-  /** Four interactive sessions of each family, all ready at the standby. */
-  async openSessions(standby: RouterName): Promise<Chats> {
+  /** Four interactive sessions of each family, all ready at the standby. `crashed`: former sessions whose application
+   * died, which the standby keeps. */
+  async openSessions(standby: RouterName, crashed = 0): Promise<Chats> {
     const ready = async () => (await this.pair.status(standby)).sessions.ready;
-    await this.pair.until("the former sessions are over", async () => (await ready()) === 0);
+    await this.pair.until("the former sessions are over", async () => (await ready()) <= crashed);
+    const before = await ready();
     const chats = new Chats(
       [v4, v6].map((host) => socatSessions(this.lab, host, labPorts.echo, { count: 4, intervalMs: 20 })),
     );
-    await this.pair.until("the new sessions are ready", async () => (await ready()) === 8);
+    await this.pair.until("the new sessions are ready", async () => (await ready()) === before + 8);
     return chats;
   }
 
