@@ -215,8 +215,7 @@ export class Lab {
       this.#offload(router, [uplink, mirror]);
       // Behind a bridge frames arrive as skbs that a GRO before has called verified, outer headers only; another GRO
       // would believe that of the segment inside. As with a NIC, whose receive checksums have to be off.
-      if (this.mirror === "switch")
-        run(inNamespace(ns(router), ["ethtool", "-K", mirror, "gro", "off"]));
+      if (this.mirror === "switch") run(inNamespace(ns(router), ["ethtool", "-K", mirror, "gro", "off"]));
       ipBatch(ns(router), [
         ...address(uplink, addressPlan.uplink[router]),
         `addr add ${addressPlan.mirror[router]}/24 dev ${mirror}`,
@@ -224,6 +223,8 @@ export class Lab {
         `link set ${uplink} up`,
         `link set ${mirror} up`,
       ]);
+      // A queue as every NIC has one: without it veth drops what its ring of 256 frames has no room for.
+      run(inNamespace(ns(router), ["tc", "qdisc", "add", "dev", mirror, "root", "pfifo", "limit", "1000"]));
       if (threadedMirror.includes(router)) {
         // Only a device that is up has a NAPI. Its own view of /sys is what `ip netns exec` is good for.
         run(["ip", "netns", "exec", ns(router), "sh", "-c", `echo 1 >/sys/class/net/${mirror}/threaded`]);

@@ -4,6 +4,7 @@
 //
 // No wakeup per record: a timer costs less than wakeups do, and the ring is the buffer (facts.md).
 
+import { constants, setPriority } from "node:os";
 import { parentPort, workerData } from "node:worker_threads";
 import { native } from "../../addon/native.js";
 import { TD_MARK_INJECT } from "../abi.gen.js";
@@ -252,5 +253,12 @@ port.on("message", (message: ToRecorder) => {
   }
 });
 
+try {
+  // Of this thread alone (Linux): a recorder that waits for the CPU lets the ring run full, and that slows down every
+  // session of the pair.
+  setPriority(constants.priority.PRIORITY_HIGHEST);
+} catch {
+  // Without CAP_SYS_NICE it has to take its turn.
+}
 say({ type: "started" });
 tick();

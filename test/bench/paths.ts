@@ -57,7 +57,7 @@ function passEverything(lab: Lab): void {
 }
 
 export async function buildPath(name: PathName): Promise<ServicePath> {
-  const lab = Lab.create(name === "protected" ? { threadedMirror: ["b"] } : {});
+  const lab = Lab.create();
   try {
     if (name !== "protected") {
       lab.run("a", ["ip", "addr", "add", `${serviceAddress}/32`, "dev", devices.uplink]);

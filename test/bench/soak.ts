@@ -82,7 +82,7 @@ function drawRound(seed: number): Round {
 
 /** Throws with what was wrong. */
 async function runRound(round: Round): Promise<string> {
-  const lab = Lab.create({ mirror: "switch" });
+  const lab = Lab.create({ mirror: round.mirror ? "switch" : "cable" });
   // The lease is not what is tried here; a busy machine must not look like a dead router.
   const pair = new RouterPair(lab, { heartbeat: { deadMs: 300, controllerMs: 5000 } });
   try {
