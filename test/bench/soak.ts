@@ -125,8 +125,9 @@ async function runRound(round: Round): Promise<string> {
       if (lost + duplicated + changed > 0 || brokenBy !== null || received !== sent)
         throw new Error(`a session is not exact: ${JSON.stringify(report)}`);
     }
-    const flags = flagsFrom(await capture.stop(), addressPlan.service.v4);
-    if (flags.rst > 0) throw new Error(`the peer saw ${flags.rst} resets`);
+    const seen = await capture.stop();
+    const resets = Object.values(addressPlan.service).reduce((sum, address) => sum + flagsFrom(seen, address).rst, 0);
+    if (resets > 0) throw new Error(`the peer saw ${resets} resets`);
     return `${before.sessions.ready} sessions`;
   } catch (error) {
     throw new Error(`${(error as Error).message}\n${pair.said()}`, { cause: error });
