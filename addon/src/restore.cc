@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <algorithm>
+#include <thread>
 #include <vector>
 
 namespace tandem {
@@ -88,6 +90,26 @@ SessionState read_session(const Napi::Object &session)
 	return state;
 }
 
+/// System calls only, so several threads share them: a takeover has the whole machine to itself.
+std::vector<RestoreOutcome> restore_all(const std::vector<SessionState> &states)
+{
+	constexpr size_t worthwhile = 64; // sessions a thread
+	size_t threads = std::min<size_t>(
+		{4, std::max(1U, std::thread::hardware_concurrency()), 1 + states.size() / worthwhile});
+	std::vector<RestoreOutcome> outcomes(states.size());
+	auto work = [&](size_t first) {
+		for (size_t index = first; index < states.size(); index += threads)
+			outcomes[index] = restore_session(states[index]);
+	};
+	std::vector<std::thread> others;
+	for (size_t first = 1; first < threads; first++)
+		others.emplace_back(work, first);
+	work(0);
+	for (std::thread &other : others)
+		other.join();
+	return outcomes;
+}
+
 Napi::Value restore(const Napi::CallbackInfo &info)
 {
 	Napi::Env env = info.Env();
@@ -100,10 +122,7 @@ Napi::Value restore(const Napi::CallbackInfo &info)
 		Napi::HandleScope scope(env);
 		states.push_back(read_session(as_object(sessions.Get(index), "session")));
 	}
-	std::vector<RestoreOutcome> outcomes;
-	outcomes.reserve(states.size());
-	for (const SessionState &state : states)
-		outcomes.push_back(restore_session(state));
+	std::vector<RestoreOutcome> outcomes = restore_all(states);
 
 	Napi::Array answer = Napi::Array::New(env, outcomes.size());
 	for (uint32_t index = 0; index < outcomes.size(); index++) {

@@ -1,7 +1,15 @@
 // The agent's handle on the recorder thread: requests with answers as promises, the rest as one callback.
 
 import { Worker } from "node:worker_threads";
-import type { FromRecorder, RecorderStart, RecorderStatus, TakeoverReport, ToRecorder } from "./messages.js";
+import {
+  type FromRecorder,
+  type PackedTakeoverReport,
+  type RecorderStart,
+  type RecorderStatus,
+  type TakeoverReport,
+  type ToRecorder,
+  unpackReport,
+} from "./messages.js";
 
 /** Messages that no request waits for. */
 export type RecorderNotice = Extract<FromRecorder, { type: "events" | "progress" | "feed" }>;
@@ -67,7 +75,7 @@ export class RecorderClient {
   }
   /** Old frames must be refused by now (architecture, section 6, step 2). */
   async takeover(): Promise<TakeoverReport> {
-    return (await this.#ask((request) => ({ type: "takeover", request }))) as TakeoverReport;
+    return unpackReport((await this.#ask((request) => ({ type: "takeover", request }))) as PackedTakeoverReport);
   }
   /** After a takeover, once its sockets have left repair mode behind an open gate. */
   inject(links: Omit<Extract<ToRecorder, { type: "inject" }>, "type">): void {

@@ -1,7 +1,7 @@
 // What the agent and the recorder's worker thread say to each other. Both are one program: plain types, no zod.
 // Offsets are stream offsets, bytes. Descriptors are numbers of the one process; who is sent one owns it.
 
-import type { SessionKey } from "../session/flow-key.js";
+import { KEY_BYTES, type SessionKey } from "../session/flow-key.js";
 import type { UnackedOutput } from "../session/segment.js";
 import type { ServiceMode, SessionState } from "../session/session.js";
 import type { CloseCause, RecorderCounters, RecorderOptions } from "./recorder.js";
@@ -39,7 +39,7 @@ export type FromRecorder =
    * lost: the application's end is gone. ended: everything up to `offset` was written, and the stream closed. */
   | { type: "feed"; id: number; what: "attached" | "refused" | "lost" | "ended"; offset: number }
   | RecorderStatus
-  | TakeoverReport
+  | PackedTakeoverReport
   | { type: "resetDone"; request: number };
 
 /** How far a session with a feed is: recorded output, written feed, vouched-for input; inputFin: where the peer
@@ -141,4 +141,36 @@ export interface TakeoverReport {
   drainNs: number;
   restoreNs: number;
   counters: RecorderCounters & { malformed: number };
+}
+
+type Keyless<T> = Omit<T, "key">;
+
+/** The report on its way between the threads. A thousand small buffers cost tens of milliseconds to clone, one does not:
+ * `keys` are those of sessions, lost and closed, in this order. */
+export interface PackedTakeoverReport extends Omit<TakeoverReport, "sessions" | "lost" | "closed"> {
+  keys: Uint8Array;
+  sessions: Keyless<TakenSession>[];
+  lost: Keyless<LostSession>[];
+  closed: Keyless<TakeoverReport["closed"][number]>[];
+}
+
+export function packReport(report: TakeoverReport): PackedTakeoverReport {
+  const { sessions, lost, closed } = report;
+  const keyed = [...sessions, ...lost, ...closed];
+  const keys = new Uint8Array(keyed.length * KEY_BYTES);
+  keyed.forEach(({ key }, index) => {
+    keys.set(key, index * KEY_BYTES);
+  });
+  const without = <T extends { key: Uint8Array }>({ key: _, ...rest }: T) => rest;
+  return { ...report, keys, sessions: sessions.map(without), lost: lost.map(without), closed: closed.map(without) };
+}
+
+export function unpackReport({ keys, sessions, lost, closed, ...rest }: PackedTakeoverReport): TakeoverReport {
+  let at = 0;
+  const withKey = <T extends object>(entry: T) => {
+    const key = keys.subarray(at, at + KEY_BYTES);
+    at += KEY_BYTES;
+    return { ...entry, key };
+  };
+  return { ...rest, sessions: sessions.map(withKey), lost: lost.map(withKey), closed: closed.map(withKey) };
 }

@@ -12,7 +12,15 @@ import { readKey } from "../session/flow-key.js";
 import { reasonList } from "../session/reasons.js";
 import type { Session } from "../session/session.js";
 import { Feeds } from "./feeds.js";
-import type { FromRecorder, Progress, RecorderStart, RecorderStatus, SessionSummary, ToRecorder } from "./messages.js";
+import {
+  type FromRecorder,
+  type Progress,
+  packReport,
+  type RecorderStart,
+  type RecorderStatus,
+  type SessionSummary,
+  type ToRecorder,
+} from "./messages.js";
 import { Recorder, recorderDefaults } from "./recorder.js";
 import { injectRestored, type Restoration, rehearse, restoreSessions } from "./restoration.js";
 
@@ -182,17 +190,19 @@ function takeOver(request: Extract<ToRecorder, { type: "takeover" }>): void {
     feedBytes += inputOffset - session.fed;
     feeds.end(recorder, session);
   }
-  say({
-    type: "takeover",
-    request: request.request,
-    sessions,
-    lost,
-    closed,
-    feedBytes,
-    drainNs: drained - began,
-    restoreNs: restored - drained,
-    counters: { ...recorder.counters, malformed: recorder.malformed },
-  });
+  say(
+    packReport({
+      type: "takeover",
+      request: request.request,
+      sessions,
+      lost,
+      closed,
+      feedBytes,
+      drainNs: drained - began,
+      restoreNs: restored - drained,
+      counters: { ...recorder.counters, malformed: recorder.malformed },
+    }),
+  );
   for (const { id } of lost) feeds.drop(recorder, recorder.get(id) as Session, "lost");
   feeds.write(recorder);
 }
