@@ -244,7 +244,6 @@ enum td_reason {
 	TD_DROP_RST_QUARANTINE = 50, /* a reset nobody meant, shortly after a takeover or crash */
 	TD_DROP_UPLINK_UNKNOWN = 51,
 	TD_DROP_ENCAPSULATE = 52, /* the kernel refused to make room for the headers */
-	TD_DROP_LOOP = 53, /* an own frame came back marked wrongly */
 	TD_REASON_MAX = 64,
 };
 
