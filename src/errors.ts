@@ -19,8 +19,9 @@ export class TandemError extends Error {
     message: string,
     readonly remedy: string,
     readonly exitCode: ExitCode = exitCodes.failed,
+    options?: ErrorOptions,
   ) {
-    super(message);
+    super(message, options);
     this.name = "TandemError";
   }
 }

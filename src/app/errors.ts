@@ -1,6 +1,8 @@
 // Every refusal of the application protocol, by its stable code: what happened, and what to do about it.
 // The codes are part of the protocol (docs/protocol.md): never renamed, never reused.
 
+import { exitCodes, TandemError } from "../errors.js";
+
 interface Refusal {
   message: string;
   remedy: string;
@@ -93,22 +95,8 @@ export const refusals = {
 
 export type RefusalCode = keyof typeof refusals;
 
-/** An error of the application protocol. `code` is stable; `remedy` says what to do. A code may be newer than this
- * SDK when the agent sent it. */
-export class TandemError extends Error {
-  readonly code: string;
-  readonly remedy: string;
-
-  constructor(code: string, message: string, remedy: string, options?: ErrorOptions) {
-    super(message, options);
-    this.name = "TandemError";
-    this.code = code;
-    this.remedy = remedy;
-  }
-}
-
-/** The error of a code; `detail` is added to the code's own message. */
+/** The error of a code of the protocol (one from an agent may be newer than this SDK knows); `detail` is added to the code's own message. */
 export function refusal(code: RefusalCode, detail = "", options?: ErrorOptions): TandemError {
   const { message, remedy } = refusals[code];
-  return new TandemError(code, detail === "" ? message : `${message} ${detail}`, remedy, options);
+  return new TandemError(code, detail === "" ? message : `${message} ${detail}`, remedy, exitCodes.failed, options);
 }

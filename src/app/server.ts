@@ -9,7 +9,8 @@
 import { mkdirSync } from "node:fs";
 import path from "node:path";
 import type { Native, NativeError, UnixChannel } from "../../addon/native.js";
-import { type RefusalCode, refusal, TandemError } from "./errors.js";
+import { TandemError } from "../errors.js";
+import { type RefusalCode, refusal } from "./errors.js";
 import { encodeMessage, MessageReader } from "./framing.js";
 import {
   type AgentMessage,

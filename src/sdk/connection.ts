@@ -2,7 +2,7 @@
 
 import { EventEmitter } from "node:events";
 import { type NativeError, native, type UnixChannel } from "../../addon/native.js";
-import { type RefusalCode, refusal, TandemError } from "../app/errors.js";
+import { type RefusalCode, refusal } from "../app/errors.js";
 import { encodeMessage, MessageReader } from "../app/framing.js";
 import {
   type AgentMessage,
@@ -14,6 +14,7 @@ import {
   type RawMessage,
   type Role,
 } from "../app/messages.js";
+import { TandemError } from "../errors.js";
 import { StandbySession, socketFromDescriptor } from "./session.js";
 
 export interface ConnectOptions {

@@ -2,7 +2,7 @@
 // replica of each session.
 
 import { setTimeout as delay } from "node:timers/promises";
-import { TandemError } from "../app/errors.js";
+import { TandemError } from "../errors.js";
 import { connectStandby, type StandbyConnection } from "./connection.js";
 import type { Replica, ReplicaOptions } from "./replica.js";
 import type { StandbySession } from "./session.js";

@@ -3,8 +3,8 @@
 
 import { EventEmitter } from "node:events";
 import net from "node:net";
-import type { TandemError } from "../app/errors.js";
 import type { Endpoint } from "../app/messages.js";
+import type { TandemError } from "../errors.js";
 import { Replica, type ReplicaOptions } from "./replica.js";
 
 export interface Takeover {

@@ -6,9 +6,10 @@ import path from "node:path";
 import test from "node:test";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
-import { refusals, TandemError } from "../../src/app/errors.js";
+import { refusals } from "../../src/app/errors.js";
 import { encodeMessage, MessageReader } from "../../src/app/framing.js";
 import { MAX_LINE, parseAgentMessage, parseApplicationMessage, type RawMessage } from "../../src/app/messages.js";
+import { TandemError } from "../../src/errors.js";
 
 /** Cuts `bytes` at the given places, modulo what is left. */
 function cut(bytes: Buffer, sizes: number[]): Buffer[] {
