@@ -71,6 +71,25 @@ function noteAck(from: string, fromPort: number, to: string, toPort: number, ack
   }
 }
 
+/** Ones' complement sum (RFC 1071) of frame bytes, folded; 0xffff over what includes a right checksum. */
+function onesSum(start: number, end: number, initial: number): number {
+  let sum = initial;
+  for (let at = start; at < end; at += 2) sum += ((frame[at] ?? 0) << 8) | (at + 1 < end ? (frame[at + 1] ?? 0) : 0);
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
+  return sum;
+}
+
+/** A segment that was damaged on the way: its receiver drops it, whatever its flags seem to say. Of TCP only SYNs and
+ * RSTs are checked: receive offloads merge the others and leave them a partial checksum. */
+function damaged(tcp: number, length: number, flags: number): boolean {
+  const v4 = frame.readUInt16BE(12) === 0x0800;
+  if (v4 && onesSum(14, tcp, 0) !== 0xffff) return true;
+  if ((flags & 6) === 0) return false;
+  const end = v4 ? 14 + frame.readUInt16BE(16) : 54 + frame.readUInt16BE(18);
+  if (end > length) return true;
+  return onesSum(tcp, end, onesSum(v4 ? 26 : 22, v4 ? 34 : 54, 6 + end - tcp)) !== 0xffff;
+}
+
 function noteTcp(timeMs: number, length: number): void {
   const etherType = frame.readUInt16BE(12);
   let from: string;
@@ -92,7 +111,7 @@ function noteTcp(timeMs: number, length: number): void {
   const toPort = frame.readUInt16BE(tcp + 2);
   const ack = frame.readUInt32BE(tcp + 8);
   if ((flags & 0x10) !== 0 && !rst) noteAck(from, fromPort, to, toPort, ack);
-  if (!(fin || syn || rst) || flagged.length >= maxFlagged) return;
+  if (!(fin || syn || rst) || flagged.length >= maxFlagged || damaged(tcp, length, flags)) return;
   flagged.push({
     timeMs,
     from,
