@@ -116,7 +116,7 @@ export class Agent {
       this.raisePriority();
       mkdirSync(this.config.paths.run, { recursive: true, mode: 0o755 });
       // First: of two agents on one configuration the second stops here, before it touches the first one's data plane.
-      this.applications = new Applications(this.config, path.join(this.config.paths.run, "app.sock"), () => {});
+      this.applications = new Applications(this.config, path.join(this.config.paths.run, "app.sock"));
       undo.push(() => this.applications.close());
       this.dataPlane = new DataPlane(this.config, this.keys.cookie);
       undo.push(() => this.dataPlane.remove());

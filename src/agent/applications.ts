@@ -23,7 +23,6 @@ export class Applications {
   constructor(
     private readonly config: Config,
     socketPath: string,
-    private readonly registered: () => void,
   ) {
     const known = new Set(config.services.map((service) => service.name));
     try {
@@ -34,7 +33,6 @@ export class Applications {
         role: "fenced",
         accept: (service) => (known.has(service) ? null : "unknown-service"),
         onRegister: ({ service }) => {
-          this.registered();
           void this.offerAll(service);
         },
         onGone: ({ service }) => {

@@ -3,7 +3,6 @@ declare module "cap" {
   class Cap {
     open(device: string, filter: string, bufferSize: number, buffer: Buffer): string;
     close(): void;
-    setMinBytes?(bytes: number): void;
     send(buffer: Buffer, length: number): void;
     on(event: "packet", listener: (length: number, truncated: boolean) => void): this;
   }

@@ -54,7 +54,6 @@ class Router {
   stored: Stored = { epoch: 0, spoke: false, partnerEntitled: false };
   agent: RoleState | null = null;
   frozenUntil = 0;
-  diedAt = Number.NEGATIVE_INFINITY;
 
   private incarnation = 0n;
   private said = { role: "fenced" as Role, epoch: 0, spoke: false };
@@ -103,7 +102,6 @@ class Router {
   /** The agent dies; what it put into the kernel stays. */
   kill(): void {
     this.agent = null;
-    this.diedAt = this.now;
   }
 
   event(event: RoleEvent): void {
