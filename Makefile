@@ -1,5 +1,5 @@
 # Tandem: set-up, build, tests, demo. Every target does the set-up it needs; what is there already costs nothing.
-#   make test [ONLY="part of a path ..."]   make demo [JSON=1]   make bench   make soak   make format   make clean
+#   make test [ONLY="part of a path ..."]   make demo [JSON=1]   make bench   make soak   make deb   make format   make clean
 
 CLANG ?= clang-14
 CLANG_FORMAT ?= clang-format-14
@@ -10,7 +10,7 @@ RUN := scripts/with-bpffs.sh node
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := build
-.PHONY: setup build compile bpf lint test demo bench soak format clean
+.PHONY: setup build compile generated bpf lint test demo bench soak deb format clean
 
 setup:
 	@scripts/setup.sh
@@ -24,7 +24,7 @@ src/abi.gen.ts: bpf/abi.h bpf/impair.h scripts/abi.mjs
 
 $(ADDON): $(wildcard addon/src/*.cc addon/src/*.h addon/binding.gyp bpf/abi.h) package-lock.json
 	@echo "build: native addon" >&2
-	@node_modules/.bin/node-gyp rebuild --directory addon $(NODE_HEADERS) --loglevel=error >build/addon.log 2>&1 || { tail -n 40 build/addon.log >&2; exit 1; }
+	@node_modules/.bin/node-gyp rebuild --jobs=max --directory addon $(NODE_HEADERS) --loglevel=error >build/addon.log 2>&1 || { tail -n 40 build/addon.log >&2; exit 1; }
 	@touch $@
 
 # One recursion, so that the set-up is done before make looks at what is built with it.
@@ -34,6 +34,10 @@ build: setup bpf
 
 compile: src/abi.gen.ts $(ADDON)
 	@node_modules/.bin/tsc -p tsconfig.json
+
+# The manual page, completion scripts, JSON Schema and tables of the documentation, from the sources.
+generated: build
+	@node build/js/src/cli/generated.js
 
 lint: build
 	@node_modules/.bin/biome check --error-on-warnings >build/biome.log 2>&1 || { cat build/biome.log >&2; exit 1; }
@@ -52,6 +56,10 @@ bench: build
 
 soak: build
 	@$(RUN) build/js/test/bench/soak.js
+
+# build/tandem_VERSION_ARCH.deb
+deb: build
+	@deploy/debian/build.sh
 
 format: setup
 	@node_modules/.bin/biome check --write >/dev/null 2>&1 || node_modules/.bin/biome check

@@ -6,6 +6,7 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import type { SocketOptions } from "../src/session/socket-options.js";
 
 /** Every function of the addon throws this shape. */
 export interface NativeError extends Error {
@@ -74,8 +75,9 @@ export interface RingBatch {
   backlog: number;
 }
 export interface Ring {
-  /** Copies as many whole samples as fit. Every sample becomes {u32 length, u32 0, length bytes, padding to 8}.
-   * With checksums on, each sample is a td_record and gets TD_RECORD_CHECKSUM_OK where its TCP checksum is right. */
+  /** Copies as many whole samples as fit. Every sample becomes {u32 length, u32 1, length bytes, padding to 8}.
+   * With `records` each sample is a td_record, and gets TD_RECORD_CHECKSUM_OK where its TCP checksum is right; inward
+   * records that continue one another become one, and the second word says how many segments it stands for. */
   drain(target: Uint8Array): RingBatch;
   /** Producer minus consumer position, bytes. */
   backlog(): number;
@@ -106,6 +108,10 @@ export interface RestoreSession {
   timestamp: number | null;
   /** struct tcp_repair_window, in bytes (scaled); null: leave what the kernel chose. */
   window: { sndWl1: number; sndWnd: number; maxWindow: number; rcvWnd: number; rcvWup: number } | null;
+  /** What the application had set; null: the defaults. A congestion control that is not there is passed over. */
+  options: SocketOptions | null;
+  /** TCP MD5 key (RFC 2385), 1 to 80 bytes; null: the session is unsigned. */
+  md5: Uint8Array | null;
 }
 /** A descriptor in repair mode, or the errno name and the step that failed. */
 export type RestoreResult = { fd: number } | { code: string; step: string; message: string };
@@ -136,6 +142,24 @@ export interface TcpInfo {
   sndWnd: number;
   rcvWnd: number;
   raw: Uint8Array;
+}
+
+/** Which connection a descriptor is. IPv4 on an AF_INET6 socket is told as IPv4. */
+export interface SocketFacts {
+  tcp: boolean;
+  mptcp: boolean;
+  /** 0: neither. Then the addresses and ports are zero. */
+  family: 0 | 4 | 6;
+  localIp: Uint8Array; // 16 bytes as in td_flow_key
+  localPort: number; // host order
+  /** Zero while not connected. */
+  peerIp: Uint8Array;
+  peerPort: number;
+  /** SO_COOKIE. */
+  cookie: bigint;
+  /** As in /proc/PID/fd: socket:[inode]. */
+  inode: number;
+  connected: boolean;
 }
 
 // ── pulse.cc ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -194,8 +218,9 @@ export interface Pulse {
   /** What heartbeats and answers carry from now on. */
   say(state: PulseSay): void;
   /** Standby: answers from now on carry a grant (only to heartbeats of this epoch from an active); from the first
-   * grant given on, expiry is watched for. False revokes; when this returns no further grant can leave. */
-  grant(on: boolean): void;
+   * grant given on, expiry is watched for. False revokes; when this returns no further grant can leave. `watch`: expiry
+   * is told a lease × (1 + drift) after the last grant, or after this call if none was given; also after a revocation. */
+  grant(on: boolean, watch?: boolean): void;
   /** Active in REFLECT: each granted answer sets voice.until_ns to the heartbeat's sending time + lease, if that is
    * later. False: the thread leaves the voice map alone. */
   hold(on: boolean): void;
@@ -224,6 +249,14 @@ export interface AddressInfo {
   prefix: number;
 }
 
+// ── socket_end.cc ───────────────────────────────────────────────────────────────────────────────────────────────
+export interface SocketSelector {
+  localIp: string;
+  localPort: number;
+  peerIp?: string;
+  peerPort: number;
+}
+
 export interface Native {
   // bpf
   bpfLoad(objectPath: string, options: LoadOptions): BpfObject;
@@ -241,6 +274,8 @@ export interface Native {
   /** false: there was none. */
   bpfMapDelete(fd: number, key: Uint8Array): boolean;
   bpfMapKeys(fd: number, keyBytes: number): Uint8Array[];
+  /** Takes up to `most` entries out of a hash: key and value, one entry after the other. */
+  bpfMapTake(fd: number, most: number): Uint8Array;
   bpfPossibleCpus(): number;
   bpfPin(fd: number, path: string): void;
   bpfGetPinned(path: string): number;
@@ -251,6 +286,10 @@ export interface Native {
   bpfLinkDetach(linkFd: number): void;
   /** A tp_btf program. Returns a link descriptor. */
   bpfTracingAttach(programFd: number): number;
+  /** An iterator program. Returns a link descriptor, from which any number of walks start. */
+  bpfIteratorAttach(programFd: number): number;
+  /** One walk: all that the program wrote (bpf_seq_write). In the caller's network namespace. EFBIG: more than that. */
+  bpfIterate(linkFd: number, maxBytes: number): Uint8Array;
   /** clsact, direct action. Replaces what has the same handle and priority; makes the qdisc. */
   bpfTcAttach(ifindex: number, where: "ingress" | "egress", programFd: number, priority: number, handle: number): void;
   bpfTcDetach(ifindex: number, where: "ingress" | "egress", priority: number, handle: number): boolean;
@@ -267,11 +306,13 @@ export interface Native {
     enums: Record<string, Record<string, number>>;
   };
   // ring
-  ringOpen(mapFd: number, options: { checksums: boolean }): Ring;
+  ringOpen(mapFd: number, options: { records: boolean }): Ring;
   // restore
   restore(sessions: RestoreSession[]): RestoreResult[];
   /** Leaves repair mode: with a window probe, or silently. Returns an errno name for each, "" for success. */
   restoreRelease(fds: number[], probe: boolean): string[];
+  /** Closes one; its peer hears nothing of it. */
+  restoreDrop(fd: number): void;
   /** Receives frames (from the Ethernet header on) as if they had come in by the device. Returns how many were taken. */
   injectFrames(ifindex: number, frames: Uint8Array[], mark: number): number;
   // descriptors
@@ -286,12 +327,23 @@ export interface Native {
   /** Non-blocking write; bytes taken, 0 when the socket is full; throws EPIPE and the like. */
   writeSome(fd: number, data: Uint8Array, offset: number, length: number): number;
   closeFd(fd: number): void;
+  /** Of a socket that an application is not there for any more: its SO_LINGER would make this thread wait. */
+  closeAtOnce(fd: number): void;
   dupFd(fd: number): number;
+  /** A duplicate of another process's descriptor. ESRCH, EBADF: it is gone. */
+  pidfdGetfd(pid: number, fd: number): number;
   shutdownWrite(fd: number): void;
   setBufferSizes(fd: number, send: number, receive: number): void; // 0: leave
   tcpInfo(fd: number): TcpInfo;
   /** The TSval the socket would send now. */
   tcpTimestamp(fd: number): number;
+  /** ENOTSOCK for other descriptors. */
+  socketFacts(fd: number): SocketFacts;
+  /** What lies unread in the receive queue, at most so many bytes, and stays there; never waits. EBUSY: the application
+   * peeks itself, with SO_PEEK_OFF, and ours would move its offset. */
+  peekInput(fd: number, max: number): Uint8Array;
+  /** Of the kernel's timer interrupt (1 s / HZ), ns: the unit of what it keeps in jiffies. */
+  clockTickNs(): number;
   /** Output bytes not yet acknowledged (SIOCOUTQ) and not yet sent (SIOCOUTQNSD). */
   outQueue(fd: number): { unacked: number; unsent: number };
   // pulse
@@ -309,8 +361,18 @@ export interface Native {
   netnsCookie(): bigint;
   /** Process-wide capability sets. */
   capabilities(): { effective: bigint };
+  // socket_end
+  /** Ends the connected TCP sockets of this network namespace that one of these describes (port 0, no peerIp: any), whoever
+   * has them. Listeners stay. Returns how many there were. EOPNOTSUPP: a kernel without CONFIG_INET_DIAG_DESTROY. */
+  socketsEnd(selectors: SocketSelector[]): number;
   // sd_notify: false when no NOTIFY_SOCKET is set.
   sdNotify(state: string): boolean;
+  // spawn
+  /** Starts a program (looked for in PATH) with `fd` as its standard input and output, in a session of its own; `fd`
+   * blocks from then on. Returns its process number. `environment`: NAME=value. Throws NativeError when it does not run. */
+  spawnWith(command: string[], environment: string[], fd: number): number;
+  /** Has this child ended? Then it is no zombie any more. */
+  reap(pid: number): boolean;
 }
 
 const require = createRequire(import.meta.url);

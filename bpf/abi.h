@@ -35,6 +35,7 @@ enum td_mode {
 	TD_MODE_FENCED = 0, /* nothing of the service passes, in or out, no ARP/ND */
 	TD_MODE_REFLECT = 1, /* every segment past the standby */
 	TD_MODE_SOLO = 2, /* directly; sessions are not protected */
+	TD_MODE_YIELD = 3, /* as FENCED, but segments that come in are forwarded to the partner, who takes over */
 };
 
 /* Map "gate": an array of maps with one inner map, each inner map an array with one td_gate. Replacing the inner
@@ -69,6 +70,14 @@ struct td_address {
 	__u32 family; /* 4 or 6 */
 };
 
+/* Map "claims": hash with one entry for each service address, key td_address: who else was last heard on an uplink to
+ * say that the address is his (ARP sender, target of a neighbour advertisement). */
+struct td_claim {
+	__u64 heard_ns; /* 0: nobody */
+	__u8 mac[6]; /* who sent the frame */
+	__u8 reserved[2];
+};
+
 enum td_service_kind {
 	TD_SERVICE_PASSIVE = 0, /* port is the local one */
 	TD_SERVICE_ACTIVE = 1, /* active open: port is the remote one */
@@ -83,7 +92,12 @@ struct td_service_key {
 };
 struct td_service {
 	__u16 id;
-	__u16 reserved;
+	__u16 flags; /* enum td_service_flag */
+};
+enum td_service_flag {
+	TD_SERVICE_CRASH_MEANT = 1, /* what the kernel sends for a dying application is heard */
+	TD_SERVICE_EXIT_ZERO_MEANT = 2, /* likewise if it exits with code 0, without having closed */
+	TD_SERVICE_DELIVERED = 4, /* its sessions resume where their applications have read to */
 };
 
 /* Map "uplinks": hash, key __u32 ifindex, value td_uplink. */
@@ -125,6 +139,7 @@ enum td_wire_flag {
 	TD_WIRE_OUT = 1, /* from the service to the peer; otherwise inward */
 	TD_WIRE_REFLECTED = 2, /* the standby has recorded it */
 	TD_WIRE_STAMP = 4, /* copied_seq, write_seq and rcv_nxt are valid */
+	TD_WIRE_YIELDED = 8, /* inward, from a router in YIELD: not to be sent back */
 };
 
 /* Outer headers of a reflected frame: Ethernet 14, IPv4 20, UDP 8, Geneve 8, option 36. */
@@ -186,14 +201,18 @@ struct td_closed {
 };
 
 /* Map "ahead" (LRU hash): after a takeover, sessions of which the old active had sent output beyond a gap: what fills
- * the gap was lost before the standby had it. Key td_flow_key, value __u32: the sequence number after all that output.
- * The peer will acknowledge up to there at once when the gap is filled, before our stack has sent as much. */
+ * the gap was lost before the standby had it. Key td_flow_key. The peer will acknowledge all of it at once when the gap
+ * is filled, before our stack has sent as much; if it holds it at all, which its acknowledgements tell. */
+struct td_ahead {
+	__u32 end; /* the sequence number after all that output */
+	__u32 answers; /* acknowledgements of the peer since the takeover */
+	__u32 held; /* one of them had a block (RFC 2018) beyond the gap */
+};
 
 /* What the witness tells the agent, through the ring "events". */
 enum td_event_kind {
 	TD_EVENT_CLOSED = 1, /* the socket reached CLOSE */
 	TD_EVENT_CRASHED = 2, /* a crash verdict was taken */
-	TD_EVENT_COPIED = 3, /* copied_seq moved (rate limited) */
 };
 struct td_event {
 	__u64 time_ns;
@@ -202,6 +221,84 @@ struct td_event {
 	__u32 copied_seq;
 	__u32 exit_code;
 	struct td_flow_key key;
+};
+
+/* Map "borrowed": array with one entry, the socket of another process of which the agent holds a descriptor now. */
+struct td_borrowed {
+	__u64 cookie; /* SO_COOKIE; 0: none */
+	__u32 pid; /* of the agent, as its own PID namespace has it */
+	__u32 reserved;
+};
+
+/* Map "readings" (hash): sockets of services of flag DELIVERED whose applications have read since user space last emptied
+ * it. Key td_flow_key, value __u32: copied_seq. */
+
+/* What the program "snapshot" (iter/tcp) writes of each connected socket of a service, under the socket's lock: the
+ * numbers belong together. Names are the kernel's (struct tcp_sock, net/ipv4/tcp.c). Windows are bytes, already scaled;
+ * ticks are jiffies. */
+struct td_socket {
+	struct td_flow_key key;
+	__u64 time_ns;
+	__u64 cookie; /* SO_COOKIE */
+	__u64 inode; /* of the descriptor, as in /proc/PID/fd; 0: no process holds it */
+	__u64 bytes_received; /* by this kernel socket; a FIN received counts one */
+	__u64 bytes_acked; /* likewise of our output; a SYN (active open) or FIN acknowledged counts one each */
+	__u32 rcv_nxt;
+	__u32 copied_seq;
+	__u32 snd_una;
+	__u32 snd_nxt;
+	__u32 write_seq; /* a FIN that is queued counts one */
+	__u32 rcv_wup;
+	__u32 rcv_wnd;
+	__u32 snd_wnd;
+	__u32 snd_wl1;
+	__u32 max_window;
+	__u32 ts_recent;
+	__u32 tsval; /* what it would send now */
+	__u32 flags; /* enum td_socket_flag */
+	__u32 keep_idle; /* ticks; 0: the system's */
+	__u32 keep_interval; /* likewise */
+	__u32 user_timeout; /* ms; 0: the system's */
+	__u32 linger; /* ticks; valid with TD_SOCKET_LINGER */
+	__u32 bound_device; /* ifindex, 0: none */
+	__u32 send_buffer; /* as the kernel keeps it: twice what the application gave; 0: tuned by the kernel */
+	__u32 receive_buffer; /* likewise */
+	__u32 priority;
+	__u32 mark;
+	__u16 mss; /* the peer's, no larger than user_mss */
+	__u16 user_mss; /* TCP_MAXSEG, 0: not set */
+	__s16 ttl; /* or hop limit; -1: the route's */
+	__u8 min_ttl; /* or hop count */
+	__u8 tos; /* or traffic class */
+	__u8 state; /* BPF_TCP_* of linux/bpf.h */
+	__u8 snd_wscale;
+	__u8 rcv_wscale;
+	__u8 keep_count; /* 0: the system's */
+	__u8 congestion[16]; /* ends with a zero byte */
+	__u32 reserved;
+};
+enum td_socket_flag {
+	TD_SOCKET_SACK = 1,
+	TD_SOCKET_TIMESTAMPS = 2,
+	TD_SOCKET_WSCALE = 4,
+	TD_SOCKET_OUT_OF_ORDER = 8, /* segments wait beyond a gap */
+	TD_SOCKET_URGENT = 16, /* urgent data is in the receive queue */
+	TD_SOCKET_FIN_RECEIVED = 32, /* rcv_nxt is after it */
+	TD_SOCKET_FIN_SENT = 64, /* snd_nxt is after it */
+	TD_SOCKET_FIN_ACKED = 128, /* snd_una is after it */
+	TD_SOCKET_MPTCP = 256,
+	TD_SOCKET_MD5 = 512,
+	TD_SOCKET_NODELAY = 1024,
+	TD_SOCKET_KEEPALIVE = 2048,
+	TD_SOCKET_LINGER = 4096,
+};
+
+/* What the program "owners" (iter/task_file) writes of each descriptor that is a connected socket of a service's
+ * address and port, in whichever network namespace. */
+struct td_owner {
+	__u64 inode; /* as in td_socket */
+	__u32 pid; /* in the reader's PID namespace */
+	__u32 fd;
 };
 
 /* Counters: per-CPU array "counters", index enum td_reason, value td_counter. Numbers are never reused. */
@@ -223,6 +320,8 @@ enum td_reason {
 	TD_PASS_INJECTED = 10,
 	TD_PASS_CLOSED_ACK = 11, /* a reset turned into the acknowledgement of a closed session */
 	TD_PASS_ACK_AHEAD = 12, /* an acknowledgement lowered to what our stack has sent so far */
+	TD_PASS_YIELDED = 13, /* sent to the partner, who takes over */
+	TD_PASS_INHERITED = 14, /* from the router we take over from: kept, or into our TCP */
 	TD_DROP_FENCED_IN = 32,
 	TD_DROP_FENCED_OUT = 33,
 	TD_DROP_FENCED_NEIGHBOUR = 34, /* ARP or ND about a service address while fenced */
@@ -243,7 +342,7 @@ enum td_reason {
 	TD_DROP_CRASHED = 49, /* from a socket whose application crashed */
 	TD_DROP_RST_QUARANTINE = 50, /* a reset nobody meant, shortly after a takeover or crash */
 	TD_DROP_UPLINK_UNKNOWN = 51,
-	TD_DROP_ENCAPSULATE = 52, /* the kernel refused to make room for the headers */
+	TD_DROP_ENCAPSULATE = 52, /* the kernel refused to make room for headers, or to change them */
 	TD_REASON_MAX = 64,
 };
 
@@ -290,6 +389,7 @@ TD_ASSERT_SIZE(struct td_gate, 16);
 TD_ASSERT_SIZE(struct td_voice, 8);
 TD_ASSERT_SIZE(struct td_link, 40);
 TD_ASSERT_SIZE(struct td_address, 20);
+TD_ASSERT_SIZE(struct td_claim, 16);
 TD_ASSERT_SIZE(struct td_service_key, 20);
 TD_ASSERT_SIZE(struct td_service, 4);
 TD_ASSERT_SIZE(struct td_uplink, 12);
@@ -297,8 +397,12 @@ TD_ASSERT_SIZE(struct td_flow_key, 40);
 TD_ASSERT_SIZE(struct td_wire_option, 36);
 TD_ASSERT_SIZE(struct td_record, 104);
 TD_ASSERT_SIZE(struct td_verdict_entry, 16);
+TD_ASSERT_SIZE(struct td_ahead, 12);
 TD_ASSERT_SIZE(struct td_closed, 8);
 TD_ASSERT_SIZE(struct td_event, 64);
+TD_ASSERT_SIZE(struct td_borrowed, 16);
+TD_ASSERT_SIZE(struct td_socket, 200);
+TD_ASSERT_SIZE(struct td_owner, 16);
 TD_ASSERT_SIZE(struct td_counter, 16);
 TD_ASSERT_SIZE(struct td_wire_pulse, 64);
 

@@ -2,7 +2,7 @@
 CLANG ?= clang-14
 BPF_OUT ?= build/bpf
 BPF_VMLINUX := build/bpf/vmlinux.h
-BPF_NAMES := uplink mirror witness impair
+BPF_NAMES := uplink mirror witness snapshot impair
 BPF_OBJECTS := $(BPF_NAMES:%=$(BPF_OUT)/%.bpf.o)
 BPF_HEADERS := $(wildcard bpf/*.h)
 BPF_CFLAGS := -O2 -g -target bpf -mcpu=v3 -std=gnu11 -Wall -Wextra -Werror -Ibuild/bpf -Ibpf

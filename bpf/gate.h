@@ -49,7 +49,7 @@ static __always_inline bool td_voice_held(__u64 now)
 static __always_inline __u32 td_gate_mode(const struct td_gate *state, __u64 now, __u32 fenced, __u32 *why)
 {
 	*why = fenced;
-	if (!state || state->mode == TD_MODE_FENCED || state->mode > TD_MODE_SOLO)
+	if (!state || (state->mode != TD_MODE_REFLECT && state->mode != TD_MODE_SOLO))
 		return TD_MODE_FENCED;
 	*why = TD_DROP_NO_VOICE;
 	if (!td_voice_held(now))

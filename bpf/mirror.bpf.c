@@ -15,6 +15,7 @@
 #include "gate.h"
 #include "clock.h"
 #include "geneve.h"
+#include "options.h"
 
 #define TC_ACT_OK 0
 #define TC_ACT_SHOT 2
@@ -81,52 +82,13 @@ static __always_inline __u32 flow_of(const struct td_flow_key *key)
 	return id;
 }
 
-/* The walk over a TCP header's options, a step an option. */
-struct td_walk {
-	__u8 options[40];
-	__u32 offset;
-	__u32 length;
-	__u32 tsval;
-	__u32 tsecr;
-	__u32 found;
-};
-
-/* 1 ends the walk. */
-static long walk_option(__u32 step, struct td_walk *walk)
-{
-	__u32 offset = walk->offset;
-	__u8 kind, size;
-
-	(void)step;
-	if (offset + 2 > walk->length || offset > 38)
-		return 1;
-	kind = walk->options[offset];
-	size = walk->options[offset + 1];
-	if (kind == 1) {
-		walk->offset = offset + 1;
-		return 0;
-	}
-	if (kind == 0 || size < 2)
-		return 1;
-	if (kind == 8 && size == 10 && offset + 10 <= walk->length && offset <= 30) {
-		__u8 *at = walk->options + offset;
-
-		walk->tsval = (__u32)at[2] << 24 | at[3] << 16 | at[4] << 8 | at[5];
-		walk->tsecr = (__u32)at[6] << 24 | at[7] << 16 | at[8] << 8 | at[9];
-		walk->found = 1;
-		return 1;
-	}
-	walk->offset = offset + size;
-	return 0;
-}
-
 /* The timestamps option (RFC 7323, section 3.2), wherever it stands among the others. */
 static __always_inline void read_timestamps(struct xdp_md *ctx, void *data, void *end, const struct td_packet *packet,
 					    struct td_record *record)
 {
 	__u8 *options = data + packet->l4 + sizeof(struct tcphdr);
 	__u64 length = packet->payload - packet->l4 - sizeof(struct tcphdr);
-	struct td_walk walk = {};
+	struct td_walk walk = {.kind = TD_OPTION_TIMESTAMPS, .size = 10};
 
 	/* As Linux and most others align it on all but SYNs: NOP, NOP, timestamps. */
 	if ((void *)(options + 12) <= end && length >= 12 && *(__u32 *)options == bpf_htonl(0x0101080a)) {
@@ -140,10 +102,10 @@ static __always_inline void read_timestamps(struct xdp_md *ctx, void *data, void
 	    bpf_xdp_load_bytes(ctx, sizeof(struct td_outer) + packet->l4 + sizeof(struct tcphdr), walk.options, length))
 		return;
 	walk.length = length;
-	bpf_loop(sizeof(walk.options), walk_option, &walk, 0);
+	bpf_loop(sizeof(walk.options), td_walk_option, &walk, 0);
 	if (walk.found) {
-		record->tsval = walk.tsval;
-		record->tsecr = walk.tsecr;
+		record->tsval = td_option_word(&walk, walk.offset + 2);
+		record->tsecr = td_option_word(&walk, walk.offset + 6);
 		record->flags |= TD_RECORD_TS;
 	}
 }
@@ -186,8 +148,8 @@ static __always_inline __u32 write_record(struct xdp_md *ctx, const struct td_re
 	return TD_DROP_TOO_LONG;
 }
 
-/* At the standby: a frame that carries our option, our cookie and the present epoch. */
-static __always_inline int record(struct xdp_md *ctx, __u32 epoch)
+/* At the standby: a frame that carries our option, our cookie and the present epoch. `inherited`: not to be sent back. */
+static __always_inline int record(struct xdp_md *ctx, __u32 epoch, bool inherited)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
@@ -239,8 +201,25 @@ static __always_inline int record(struct xdp_md *ctx, __u32 epoch)
 	why = write_record(ctx, &header, inner_length);
 	if (why)
 		return td_verdict(why, length, XDP_DROP);
+	if (inherited)
+		return td_verdict(TD_PASS_INHERITED, length, XDP_DROP);
 	td_outer_reflect(data);
 	return td_verdict(out ? TD_PASS_RECORDED_OUT : TD_PASS_RECORDED_IN, length, XDP_TX);
+}
+
+/* Inward: what has been decapsulated, with a note for tc_mirror_in. */
+static __always_inline int hand_inward(struct xdp_md *ctx, __u32 length, __u32 uplink, __u32 passed)
+{
+	struct td_note *note;
+
+	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*note)))
+		return td_verdict(TD_DROP_ENCAPSULATE, length, XDP_DROP);
+	note = (void *)(long)ctx->data_meta;
+	if ((void *)(note + 1) > (void *)(long)ctx->data)
+		return td_verdict(TD_DROP_ENCAPSULATE, length, XDP_DROP);
+	note->magic = TD_NOTE_MAGIC;
+	note->uplink = uplink;
+	return td_verdict(passed, length, XDP_PASS);
 }
 
 /* At the active: the standby has it. This is the last check of the gate. Outward it decides whether we speak, on the
@@ -248,7 +227,6 @@ static __always_inline int record(struct xdp_md *ctx, __u32 epoch)
 static __always_inline int deliver(struct xdp_md *ctx, const struct td_gate *state, bool out, __u32 uplink)
 {
 	__u32 length = ctx->data_end - ctx->data;
-	struct td_note *note;
 
 	if (state->mode != TD_MODE_REFLECT)
 		return td_verdict(TD_DROP_DIRECTION, length, XDP_DROP);
@@ -261,14 +239,27 @@ static __always_inline int deliver(struct xdp_md *ctx, const struct td_gate *sta
 			return td_verdict(TD_DROP_UPLINK_UNKNOWN, length, XDP_DROP);
 		return td_verdict(TD_PASS_DELIVERED_OUT, length, XDP_REDIRECT);
 	}
-	if (bpf_xdp_adjust_meta(ctx, -(int)sizeof(*note)))
-		return td_verdict(TD_DROP_ENCAPSULATE, length, XDP_DROP);
-	note = (void *)(long)ctx->data_meta;
-	if ((void *)(note + 1) > (void *)(long)ctx->data)
-		return td_verdict(TD_DROP_ENCAPSULATE, length, XDP_DROP);
-	note->magic = TD_NOTE_MAGIC;
-	note->uplink = uplink;
-	return td_verdict(TD_PASS_DELIVERED_IN, length, XDP_PASS);
+	return hand_inward(ctx, length, uplink, TD_PASS_DELIVERED_IN);
+}
+
+/* At the router that takes over: what still came in at the other one, whose output is fenced by now. Until our gate is
+ * open it is kept for the injector; then our TCP gets it, as from a neighbour that has not learnt our address yet. */
+static __always_inline int inherit(struct xdp_md *ctx, const struct td_gate *state, bool recording)
+{
+	void *data = (void *)(long)ctx->data;
+	__u32 length = ctx->data_end - ctx->data;
+	__u32 uplink;
+
+	if (data + sizeof(struct td_outer) > (void *)(long)ctx->data_end)
+		return td_verdict(TD_DROP_GENEVE_MALFORMED, length, XDP_DROP);
+	uplink = TD_OUTER(data, __u8, option.uplink);
+	if (state->mode == TD_MODE_FENCED && recording)
+		return record(ctx, bpf_ntohl(TD_OUTER(data, __u32, option.epoch)), true);
+	if (state->mode != TD_MODE_SOLO || !td_voice_held(td_boot_ns_coarse()))
+		return td_verdict(TD_DROP_DIRECTION, length, XDP_DROP);
+	if (bpf_xdp_adjust_head(ctx, sizeof(struct td_outer)))
+		return td_verdict(TD_DROP_GENEVE_MALFORMED, length, XDP_DROP);
+	return hand_inward(ctx, length, uplink, TD_PASS_INHERITED);
 }
 
 SEC("xdp")
@@ -314,15 +305,18 @@ int xdp_mirror(struct xdp_md *ctx)
 	epoch = bpf_ntohl(TD_OUTER(data, __u32, option.epoch));
 	if (!state || epoch > state->epoch)
 		return td_verdict(TD_DROP_EPOCH_NEW, length, XDP_DROP);
+	flags = TD_OUTER(data, __u8, option.flags);
+	recording = bpf_map_lookup_elem(&recorder, &zero);
+	/* Of an older epoch when we have moved on already. */
+	if (flags == TD_WIRE_YIELDED)
+		return inherit(ctx, state, recording && *recording == 1);
 	if (epoch < state->epoch)
 		return td_verdict(TD_DROP_EPOCH_OLD, length, XDP_DROP);
-	flags = TD_OUTER(data, __u8, option.flags);
 	if (flags & TD_WIRE_REFLECTED)
 		return deliver(ctx, state, flags & TD_WIRE_OUT, TD_OUTER(data, __u8, option.uplink));
-	recording = bpf_map_lookup_elem(&recorder, &zero);
 	if (state->mode != TD_MODE_FENCED || !recording || *recording != 1)
 		return td_verdict(TD_DROP_DIRECTION, length, XDP_DROP);
-	return record(ctx, epoch);
+	return record(ctx, epoch, false);
 }
 
 /* Hands what the standby has recorded to the uplink, as if it had arrived there; conntrack, VRFs and VLAN devices see

@@ -14,10 +14,13 @@
 #include "counters.h"
 #include "parse.h"
 #include "service.h"
+#include "claim.h"
 #include "gate.h"
 #include "clock.h"
 #include "geneve.h"
+#include "options.h"
 #include "crash.h"
+#include "virtual_mac.h"
 
 #define TC_ACT_OK 0
 #define TC_ACT_SHOT 2
@@ -51,12 +54,13 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, struct td_flow_key);
-	__type(value, __u32);
+	__type(value, struct td_ahead);
 } ahead SEC(".maps");
 
 char _license[] SEC("license") = "GPL";
 
-static __always_inline int reflect_in(struct xdp_md *ctx, const struct td_packet *packet, __u32 epoch)
+/* `yielded`: the partner takes over, and keeps it. */
+static __always_inline int reflect_in(struct xdp_md *ctx, const struct td_packet *packet, __u32 epoch, bool yielded)
 {
 	__u32 length = ctx->data_end - ctx->data;
 	__u32 ifindex = ctx->ingress_ifindex;
@@ -79,13 +83,14 @@ static __always_inline int reflect_in(struct xdp_md *ctx, const struct td_packet
 		return td_verdict(TD_DROP_ENCAPSULATE, length, XDP_DROP);
 
 	envelope.epoch = epoch;
+	envelope.flags = yielded ? TD_WIRE_YIELDED : 0;
 	envelope.service = packet->service;
 	envelope.source_port = td_symmetric_port(packet);
 	envelope.uplink = uplink->index;
 	td_outer_write(data, mirror, &envelope, length);
 	if (bpf_redirect_map(&mirror_dev, 0, XDP_DROP) != XDP_REDIRECT)
 		return td_verdict(TD_DROP_LINK_UNRESOLVED, length, XDP_DROP);
-	return td_verdict(TD_PASS_REFLECT_IN, length, XDP_REDIRECT);
+	return td_verdict(yielded ? TD_PASS_YIELDED : TD_PASS_REFLECT_IN, length, XDP_REDIRECT);
 }
 
 SEC("xdp")
@@ -101,6 +106,8 @@ int xdp_uplink(struct xdp_md *ctx)
 	int class;
 
 	class = td_classify(data, end, length, false, &packet);
+	if (td_unlikely(td_may_claim(class, &packet)))
+		td_note_claim(data, end, &packet);
 	if (class == TD_CLASS_TRANSIT)
 		return td_verdict(TD_PASS_TRANSIT, length, XDP_PASS);
 	if (class == TD_CLASS_FRAGMENT)
@@ -110,6 +117,8 @@ int xdp_uplink(struct xdp_md *ctx)
 
 	/* Towards the standby nothing is said to the peer, so there the cheap clock will do. */
 	state = td_gate_now();
+	if (td_unlikely(class == TD_CLASS_SEGMENT && state && state->mode == TD_MODE_YIELD))
+		return reflect_in(ctx, &packet, state->epoch, true);
 	now = class == TD_CLASS_SEGMENT && state && state->mode == TD_MODE_REFLECT ? td_boot_ns_coarse()
 										   : bpf_ktime_get_boot_ns();
 	mode = td_gate_mode(state, now, class == TD_CLASS_NEIGHBOUR ? TD_DROP_FENCED_NEIGHBOUR : TD_DROP_FENCED_IN,
@@ -120,7 +129,7 @@ int xdp_uplink(struct xdp_md *ctx)
 		return td_verdict(TD_PASS_OTHER, length, XDP_PASS);
 	if (mode == TD_MODE_SOLO)
 		return td_verdict(TD_PASS_SOLO_IN, length, XDP_PASS);
-	return reflect_in(ctx, &packet, state->epoch);
+	return reflect_in(ctx, &packet, state->epoch, false);
 }
 
 /* Classifies an skb; headers in pages are made accessible first, where they are not. */
@@ -241,6 +250,23 @@ static __always_inline struct bpf_sock *sender_of(struct __sk_buff *skb, const s
 	return sk;
 }
 
+/* As far as a packet can come: a peer with GTSM (RFC 5082) accepts nothing less, and a stack without the socket does not
+ * know what its application had set. */
+static __always_inline bool raise_hop_limit(struct __sk_buff *skb, const struct td_packet *packet)
+{
+	__u32 at = packet->l3 + (packet->family == 4 ? __builtin_offsetof(struct iphdr, ttl)
+						     : __builtin_offsetof(struct ipv6hdr, hop_limit));
+	__u16 old, new; /* TTL and protocol; of IPv6, which has no checksum, only the first byte is of interest */
+
+	if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)))
+		return false;
+	new = old | bpf_htons(0xff00);
+	if (packet->family == 4 &&
+	    bpf_l3_csum_replace(skb, packet->l3 + __builtin_offsetof(struct iphdr, check), old, new, sizeof(new)))
+		return false;
+	return !bpf_skb_store_bytes(skb, at, &new, sizeof(new), 0);
+}
+
 /* Turns the reset in `skb` into the acknowledgement that the old active's socket would have sent. Checksum replacement
  * per field also suits packets whose checksum the device is still to complete. */
 static __always_inline bool acknowledge_instead(struct __sk_buff *skb, const struct td_packet *packet,
@@ -264,7 +290,7 @@ static __always_inline bool acknowledge_instead(struct __sk_buff *skb, const str
 		if (bpf_l4_csum_replace(skb, l4 + __builtin_offsetof(struct tcphdr, check), old[i], new[i], 4))
 			return false;
 	}
-	return !bpf_skb_store_bytes(skb, l4 + 4, new, sizeof(new), 0);
+	return !bpf_skb_store_bytes(skb, l4 + 4, new, sizeof(new), 0) && raise_hop_limit(skb, packet);
 }
 
 /* Keeps a crash silent: 0 when the segment may leave, else the td_reason it is dropped for.
@@ -324,12 +350,18 @@ int tc_uplink_out(struct __sk_buff *skb)
 	if (class == TD_CLASS_MALFORMED)
 		return td_verdict(TD_DROP_MALFORMED, length, TC_ACT_SHOT);
 
+	/* Who has no address of his own asks and claims nothing: a fenced router may find out who answers. */
+	if (class == TD_CLASS_NEIGHBOUR && !(packet.source[0] | packet.source[1] | packet.source[2] | packet.source[3]))
+		return td_verdict(TD_PASS_OTHER, length, TC_ACT_OK);
+
 	now = bpf_ktime_get_boot_ns();
 	state = td_gate_now();
 	mode = td_gate_mode(state, now, class == TD_CLASS_NEIGHBOUR ? TD_DROP_FENCED_NEIGHBOUR : TD_DROP_FENCED_OUT,
 			    &why);
 	if (!state || mode == TD_MODE_FENCED)
 		return td_verdict(why, length, TC_ACT_SHOT);
+	if (!td_speak_virtual(skb, &packet, class == TD_CLASS_NEIGHBOUR))
+		return td_verdict(TD_DROP_ENCAPSULATE, length, TC_ACT_SHOT);
 	if (class != TD_CLASS_SEGMENT)
 		return td_verdict(TD_PASS_OTHER, length, TC_ACT_OK);
 
@@ -357,18 +389,43 @@ int tc_uplink_out(struct __sk_buff *skb)
 	return reflect_skb(skb, &packet, &envelope, TD_PASS_REFLECT_OUT);
 }
 
-/* Already judged by the standby's record, or put there by the injector? Then the mark has done its work. */
+/* Already judged by the standby's record, or put there by the injector? Then the mark has done its work. What was
+ * inherited still has the other router's link-layer address. */
 static __always_inline bool take_mark(struct __sk_buff *skb)
 {
 	if (skb->mark != TD_MARK_REFLECTED && skb->mark != TD_MARK_INJECT)
 		return false;
 	skb->mark = 0;
+	if (td_unlikely(skb->pkt_type != PACKET_HOST))
+		bpf_skb_change_type(skb, PACKET_HOST);
 	return true;
 }
 
 static __always_inline bool seq_before(__u32 a, __u32 b)
 {
 	return (__s32)(a - b) < 0;
+}
+
+/* Does this acknowledgement say that the peer holds output beyond the gap? Blocks up to `ack` repeat what it has in order
+ * (RFC 2883). */
+static __always_inline bool holds_ahead(struct __sk_buff *skb, const struct td_packet *packet, __u32 ack, __u32 end)
+{
+	__u64 length = packet->payload - packet->l4 - sizeof(struct tcphdr);
+	struct td_walk walk = {.kind = TD_OPTION_SACK};
+
+	barrier_var(length);
+	if (length - 1 >= sizeof(walk.options) ||
+	    bpf_skb_load_bytes(skb, packet->l4 + sizeof(struct tcphdr), walk.options, length))
+		return false;
+	walk.length = length;
+	bpf_loop(sizeof(walk.options), td_walk_option, &walk, 0);
+	for (__u32 block = 0; block < 4; block++) {
+		__u32 right = td_option_word(&walk, walk.offset + 6 + 8 * block);
+
+		if (walk.found >= 10 + 8 * block && seq_before(ack, right) && !seq_before(end, right))
+			return true;
+	}
+	return false;
 }
 
 /* A peer that has output of the old active beyond a gap acknowledges all of it once our stack has filled the gap. TCP
@@ -382,15 +439,19 @@ static __always_inline void lower_ack(struct __sk_buff *skb, const struct td_pac
 	struct bpf_sock_tuple tuple;
 	struct bpf_tcp_sock *tcp;
 	struct td_flow_key key;
-	__u32 *end, old, new, next;
+	struct td_ahead *known;
+	__u32 old, new, next;
 	struct bpf_sock *sk;
 
 	if ((packet->tcp_flags & (TD_TCP_ACK | TD_TCP_SYN | TD_TCP_RST)) != TD_TCP_ACK)
 		return;
 	td_flow_key_of(packet, false, &key);
-	end = bpf_map_lookup_elem(&ahead, &key);
-	if (!end)
+	known = bpf_map_lookup_elem(&ahead, &key);
+	if (!known || bpf_skb_load_bytes(skb, ack_at, &old, sizeof(old)))
 		return;
+	if (holds_ahead(skb, packet, bpf_ntohl(old), known->end))
+		known->held = 1;
+	__sync_fetch_and_add(&known->answers, 1);
 	if (packet->family == 4) {
 		tuple.ipv4.saddr = packet->source[0];
 		tuple.ipv4.daddr = packet->destination[0];
@@ -406,19 +467,17 @@ static __always_inline void lower_ack(struct __sk_buff *skb, const struct td_pac
 	}
 	if (!sk)
 		return;
-	next = *end;
+	next = known->end;
 	tcp = bpf_tcp_sock(sk);
 	if (tcp)
 		next = *(volatile __u32 *)&tcp->snd_nxt; /* no clang may turn this into arithmetic on the pointer */
 	bpf_sk_release(sk);
-	if (!seq_before(next, *end)) {
+	if (!seq_before(next, known->end)) {
 		bpf_map_delete_elem(&ahead, &key);
 		return;
 	}
-	if (bpf_skb_load_bytes(skb, ack_at, &old, sizeof(old)))
-		return;
 	new = bpf_htonl(next);
-	if (!seq_before(next, bpf_ntohl(old)) || seq_before(*end, bpf_ntohl(old)))
+	if (!seq_before(next, bpf_ntohl(old)) || seq_before(known->end, bpf_ntohl(old)))
 		return;
 	if (bpf_l4_csum_replace(skb, check_at, old, new, 4))
 		return;
@@ -437,6 +496,7 @@ int tc_uplink_in(struct __sk_buff *skb)
 
 	if (take_mark(skb))
 		return TC_ACT_OK;
+	td_accept_virtual(skb);
 	class = classify_skb(skb, false, &packet);
 	if (class == TD_CLASS_TRANSIT)
 		return TC_ACT_OK;
@@ -467,7 +527,10 @@ int tc_uplink_in_reflect(struct __sk_buff *skb)
 
 	if (take_mark(skb))
 		return TC_ACT_OK;
+	td_accept_virtual(skb);
 	class = classify_skb(skb, false, &packet);
+	if (td_unlikely(td_may_claim(class, &packet)))
+		td_note_claim((void *)(long)skb->data, (void *)(long)skb->data_end, &packet);
 	if (class == TD_CLASS_TRANSIT)
 		return td_verdict(TD_PASS_TRANSIT, length, TC_ACT_OK);
 	if (class == TD_CLASS_FRAGMENT)
@@ -475,6 +538,11 @@ int tc_uplink_in_reflect(struct __sk_buff *skb)
 	if (class == TD_CLASS_MALFORMED)
 		return td_verdict(TD_DROP_MALFORMED, length, TC_ACT_SHOT);
 	state = td_gate_now();
+	if (td_unlikely(class == TD_CLASS_SEGMENT && state && state->mode == TD_MODE_YIELD)) {
+		envelope.epoch = state->epoch;
+		envelope.flags = TD_WIRE_YIELDED;
+		return reflect_skb(skb, &packet, &envelope, TD_PASS_YIELDED);
+	}
 	mode = td_gate_mode(state, bpf_ktime_get_boot_ns(),
 			    class == TD_CLASS_NEIGHBOUR ? TD_DROP_FENCED_NEIGHBOUR : TD_DROP_FENCED_IN, &why);
 	if (!state || mode == TD_MODE_FENCED)

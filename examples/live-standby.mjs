@@ -6,7 +6,6 @@
 // What makes it fit for `live` mode: the answers depend on the input alone, not on time, chance or other connections.
 
 import net from "node:net";
-import { StringDecoder } from "node:string_decoder";
 import { parseArgs } from "node:util";
 import { serveReplicated } from "tandem";
 
@@ -18,31 +17,37 @@ const { values } = parseArgs({
   },
 });
 
-/** The application: works on any Duplex, so it cannot tell which of the two it runs on. */
-function serve(connection) {
-  const decoder = new StringDecoder("utf8");
-  let unfinished = "";
-  let lines = 0;
-  let bytes = 0;
+/** The application: it cannot tell which of the two routers it runs on. */
+function serve(connection, session) {
+  // What a standby that joins in the middle is told: the lines before this one.
+  let lines = session.state.length > 0 ? Number(session.state) : 0;
+  let unfinished = Buffer.alloc(0);
+  connection.protect(() => ({
+    inputOffset: connection.inputOffset - unfinished.length,
+    outputOffset: connection.outputOffset,
+    state: Buffer.from(String(lines)),
+    inputBuffer: unfinished,
+  }));
   connection.on("data", (chunk) => {
-    bytes += chunk.length;
     // Characters and lines may be cut anywhere, and elsewhere on the other router.
-    const parts = (unfinished + decoder.write(chunk)).split("\n");
-    unfinished = parts.pop();
+    unfinished = Buffer.concat([unfinished, chunk]);
+    const end = unfinished.lastIndexOf("\n") + 1;
+    if (end === 0) return;
     let answer = "";
-    for (const line of parts) answer += `${++lines}: ${line}\n`;
-    if (answer !== "" && !connection.write(answer)) {
+    for (const line of String(unfinished.subarray(0, end - 1)).split("\n")) answer += `${++lines}: ${line}\n`;
+    unfinished = unfinished.subarray(end);
+    if (!connection.write(answer)) {
       connection.pause();
       connection.once("drain", () => connection.resume());
     }
   });
-  connection.on("end", () => connection.end(`${lines} lines, ${bytes} bytes\n`));
+  connection.on("end", () => connection.end(`${lines} lines, ${connection.inputOffset} bytes\n`));
   connection.on("error", (error) => console.error(`connection: ${error.message}`));
 }
 
 // The service address is on both routers; the standby's listener hears nothing until it has taken over.
 const separator = values.listen.lastIndexOf(":");
-const listener = net.createServer({ allowHalfOpen: true }, serve);
+const listener = net.createServer({ allowHalfOpen: true });
 listener.listen(Number(values.listen.slice(separator + 1)), values.listen.slice(0, separator), () =>
   console.log(`listening on ${values.listen}`),
 );
@@ -50,11 +55,12 @@ listener.listen(Number(values.listen.slice(separator + 1)), values.listen.slice(
 serveReplicated({
   socketPath: values.socket,
   service: values.service,
+  listener,
   onConnection(connection, session) {
     session.once("takeover", ({ inputOffset, outputOffset }) =>
       console.log(`session ${session.id} of ${session.peer.ip}: ours, input ${inputOffset}, output ${outputOffset}`),
     );
-    serve(connection);
+    serve(connection, session);
   },
   onState: ({ registered, error }) =>
     console.log(registered ? `registered for ${values.service}` : `not registered: ${error?.message} ${error?.remedy}`),

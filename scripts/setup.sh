@@ -12,7 +12,8 @@ node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)
 # What it is built with; then what it runs on; then what the tests and the demo use.
 packages="build-essential pkg-config python3 clang-14 llvm-14 clang-format-14 libbpf-dev libelf-dev zlib1g-dev libpcap-dev
 	bpftool iproute2 ethtool nftables openssl procps util-linux
-	clang-19 iperf3 socat curl tshark iputils-ping"
+	clang-19 iperf3 socat curl tshark iputils-ping prometheus chromium mmdebstrap etcd-server etcd-client
+	keepalived bird2 frr zsh fish"
 missing=""
 for package in $packages; do
 	[ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing="$missing $package"
@@ -32,6 +33,8 @@ fi
 stamp=node_modules/.tandem-setup
 native_parts() { [ -e node_modules/cap/build/Release/cap.node ] && [ -e node_modules/raw-socket/build/Release/raw.node ]; }
 if [ ! -e "$stamp" ] || [ package-lock.json -nt "$stamp" ] || ! native_parts; then
+	# npm ci empties what the link points to, which belongs to another work tree.
+	[ ! -L node_modules ] || fail "node_modules is a symbolic link: set up the tree it belongs to, or copy it"
 	say "npm packages (cap and raw-socket are compiled)"
 	# The headers that came with Node, when they are there: node-gyp would download them.
 	[ -e /usr/include/node/node_api.h ] && export npm_config_nodedir=/usr

@@ -1,7 +1,10 @@
 // Runs the compiled tests, each file in a process group of its own, and says what came of them.
 // Usage: node scripts/test.mjs [part of a path ...]. Exit 1 when a test failed or a file did not end by itself.
 // Files that use the kernel (namespaces, BPF, sockets under load) run one after another: the machine may have two
-// cores, and the product's timers are what they test. Files that only compute run beside each other, after them.
+// cores, and the product's timers are what they test. Files that only compute, or talk over local sockets, run beside
+// each other, after them.
+// Where timing is tested on a busy machine a test may fail for want of processor time: a few files of the first kind that
+// failed are run once more at the end. What failed at first is shown in full either way, and named in the summary.
 
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
@@ -14,16 +17,21 @@ const tests = path.join(root, "build", "js", "test");
 const reporter = path.join(root, "scripts", "test-reporter.mjs");
 const fileTimeoutMs = Number(process.env.TEST_FILE_TIMEOUT_MS ?? 300_000);
 const graceMs = 15_000; // to clean up in after SIGTERM
-const computeOnly = new Set(["unit", "config", "recorder", "session", "role", "observe"]);
+const mostAgain = 3; // more are no accident
+const besideEachOther = new Set(["unit", "config", "recorder", "session", "role", "app"]);
+
+/** Of a compiled test, in test/. */
+const sourceOf = (file) => file.replace(/\.js$/, ".ts");
 
 const filters = process.argv.slice(2).map((filter) => filter.replace(/\.ts$/, ".js").replace(/^(\.\/)?test\//, ""));
 const files = (existsSync(tests) ? readdirSync(tests, { recursive: true, encoding: "utf8" }) : [])
   // A compiled test whose source has gone is not a test any more.
-  .filter((file) => file.endsWith(".test.js") && existsSync(path.join(root, "test", file.replace(/\.js$/, ".ts"))))
+  .filter((file) => file.endsWith(".test.js") && existsSync(path.join(root, "test", sourceOf(file))))
   .filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter)))
   .sort();
 
-const totals = { passed: 0, failed: 0, skipped: 0 };
+/** What came of each file, in its last run. */
+const outcomes = new Map();
 const running = new Set();
 let interrupted = false;
 
@@ -83,13 +91,15 @@ function runFile(file) {
         if (signal !== null) problem = `ended by ${signal}`;
         else if (code !== 0) problem = `exit code ${code}`;
       }
-      totals.passed += of("passed").length;
-      totals.skipped += of("skipped").length;
-      totals.failed += failed.length + (problem === null ? 0 : 1);
+      outcomes.set(file, {
+        passed: of("passed").length,
+        failed: failed.length + (problem === null ? 0 : 1),
+        skipped: of("skipped").length,
+      });
       const seconds = ((performance.now() - started) / 1000).toFixed(1).padStart(6);
       const verdict =
         failed.length > 0 || problem !== null ? "FAIL" : results.length > of("skipped").length ? "ok  " : "skip";
-      console.log(`${verdict} ${seconds} s  ${file.replace(/\.js$/, ".ts")}  (${of("passed").length} tests)`);
+      console.log(`${verdict} ${seconds} s  ${sourceOf(file)}  (${of("passed").length} tests)`);
       for (const { name, reason } of of("skipped"))
         console.log(`       skipped: ${name}: ${reason ?? "no reason given"}`);
       for (const { name, error } of failed) console.log(`       failed: ${name}\n${error.replace(/^/gm, "         ")}`);
@@ -120,12 +130,24 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
   });
 }
 
-const alone = files.filter((file) => !computeOnly.has(file.split(path.sep)[0]));
+const alone = files.filter((file) => !besideEachOther.has(file.split(path.sep)[0]));
 await runQueue(alone, 1);
 await runQueue(
   files.filter((file) => !alone.includes(file)),
   2,
 );
+const failedFirst = alone.filter((file) => outcomes.get(file)?.failed > 0);
+if (failedFirst.length <= mostAgain && !interrupted) {
+  for (const file of failedFirst) {
+    console.log(`once more: ${sourceOf(file)}`);
+    await runFile(file);
+  }
+  const passedThen = failedFirst.filter((file) => outcomes.get(file).failed === 0);
+  if (passedThen.length > 0)
+    console.log(`failed at first, passed when run once more: ${passedThen.map(sourceOf).join(", ")}`);
+}
+const totals = { passed: 0, failed: 0, skipped: 0 };
+for (const outcome of outcomes.values()) for (const kind of Object.keys(totals)) totals[kind] += outcome[kind];
 if (files.length === 0) console.log("no test file matches");
 if (interrupted) console.log("interrupted");
 console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);

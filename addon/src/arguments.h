@@ -1,6 +1,9 @@
 // Typed access to the arguments and options that JavaScript passes; a wrong type is a TypeError with the name in it.
 #pragma once
 
+#include "errors.h"
+#include "ip_address.h"
+
 #include <napi.h>
 
 #include <cstdint>
@@ -33,6 +36,15 @@ inline std::string as_text(const Napi::Value &value, const std::string &name)
 	if (!value.IsString())
 		wrong_type(value.Env(), name, "a string");
 	return value.As<Napi::String>().Utf8Value();
+}
+
+inline IpAddress as_ip(const Napi::Value &value, const std::string &name)
+{
+	std::string text = as_text(value, name);
+	std::optional<IpAddress> address = parse_ip(text);
+	if (!address)
+		fail(value.Env(), EINVAL, name, "no IP address: " + text);
+	return *address;
 }
 
 inline Napi::Object as_object(const Napi::Value &value, const std::string &name)

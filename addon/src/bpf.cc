@@ -1,4 +1,4 @@
-// BPF through libbpf: objects by path, maps, pins, XDP/TC/tracing attachments, test runs, statistics, BTF layouts.
+// BPF through libbpf: objects by path, maps, pins, XDP/TC/tracing/iterator attachments, test runs, statistics, BTF layouts.
 // Everything acts in the network namespace of the calling thread.
 #include "arguments.h"
 #include "errors.h"
@@ -9,6 +9,7 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <linux/if_link.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdarg>
@@ -328,6 +329,33 @@ Napi::Value map_keys(const Napi::CallbackInfo &info)
 	return keys;
 }
 
+/// Some entries of a hash, which are no longer there afterwards; each as key, then value.
+Napi::Value map_take(const Napi::CallbackInfo &info)
+{
+	Napi::Env env = info.Env();
+	int fd = as_fd(info[0]);
+	uint32_t most = as_u32(info[1], "most");
+	MapSizes sizes = map_sizes(env, fd);
+	std::vector<uint8_t> keys(size_t{most} * sizes.key), values(size_t{most} * sizes.value);
+	struct bpf_map_batch_opts options = {};
+	options.sz = sizeof(options);
+	uint32_t position = 0;
+	uint32_t count = most;
+	int result = bpf_map_lookup_and_delete_batch(fd, nullptr, &position, keys.data(), values.data(), &count,
+						     &options);
+	if (result < 0 && result != -ENOENT) // ENOENT: that was all
+		fail(env, -result, "bpf_map_lookup_and_delete_batch");
+	std::vector<uint8_t> entries;
+	entries.reserve(size_t{count} * (sizes.key + sizes.value));
+	for (uint32_t index = 0; index < count; index++) {
+		auto key = keys.begin() + static_cast<ptrdiff_t>(size_t{index} * sizes.key);
+		auto value = values.begin() + static_cast<ptrdiff_t>(size_t{index} * sizes.value);
+		entries.insert(entries.end(), key, key + sizes.key);
+		entries.insert(entries.end(), value, value + sizes.value);
+	}
+	return copy_bytes(env, entries.data(), entries.size());
+}
+
 Napi::Value possible_cpus(const Napi::CallbackInfo &info)
 {
 	int count = libbpf_num_possible_cpus();
@@ -397,6 +425,49 @@ Napi::Value tracing_attach(const Napi::CallbackInfo &info)
 	// For a tp_btf program the kernel knows the tracepoint from the load; the descriptor is a bpf_link.
 	int fd = bpf_raw_tracepoint_open(nullptr, as_fd(info[0], "programFd"));
 	return Napi::Number::New(info.Env(), check(info.Env(), fd, "bpf_raw_tracepoint_open"));
+}
+
+Napi::Value iterator_attach(const Napi::CallbackInfo &info)
+{
+	struct bpf_link_create_opts options = {};
+	options.sz = sizeof(options);
+	int fd = bpf_link_create(as_fd(info[0], "programFd"), 0, BPF_TRACE_ITER, &options);
+	return Napi::Number::New(info.Env(), check(info.Env(), fd, "bpf_link_create", "iterator"));
+}
+
+/// Reads an iterator to its end. Returns 0, or an errno: EFBIG when there is more than `limit` bytes.
+int read_whole(int fd, size_t limit, std::vector<uint8_t> *content)
+{
+	constexpr size_t step = 256 * 1024;
+	for (size_t length = 0;;) {
+		content->resize(length + step);
+		ssize_t got = read(fd, content->data() + length, step);
+		// EAGAIN: a million objects, and nothing was written of any (bpf_seq_read, kernel/bpf/bpf_iter.c).
+		if (got < 0 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		if (got < 0)
+			return errno;
+		length += static_cast<size_t>(got);
+		if (length > limit)
+			return EFBIG;
+		if (got == 0) {
+			content->resize(length);
+			return 0;
+		}
+	}
+}
+
+Napi::Value iterate(const Napi::CallbackInfo &info)
+{
+	Napi::Env env = info.Env();
+	size_t limit = as_u32(info[1], "maxBytes");
+	int fd = check(env, bpf_iter_create(as_fd(info[0], "linkFd")), "bpf_iter_create");
+	std::vector<uint8_t> content;
+	int error = read_whole(fd, limit, &content);
+	close(fd);
+	if (error)
+		fail(env, error, "read", "iterator");
+	return copy_bytes(env, content.data(), content.size());
 }
 
 struct bpf_tc_hook tc_hook(const Napi::CallbackInfo &info)
@@ -582,6 +653,7 @@ void register_bpf(Napi::Env, Napi::Object exports)
 	add_function(exports, "bpfMapUpdate", map_update);
 	add_function(exports, "bpfMapDelete", map_delete);
 	add_function(exports, "bpfMapKeys", map_keys);
+	add_function(exports, "bpfMapTake", map_take);
 	add_function(exports, "bpfPossibleCpus", possible_cpus);
 	add_function(exports, "bpfPin", pin);
 	add_function(exports, "bpfGetPinned", get_pinned);
@@ -590,6 +662,8 @@ void register_bpf(Napi::Env, Napi::Object exports)
 	add_function(exports, "bpfLinkUpdate", link_update);
 	add_function(exports, "bpfLinkDetach", link_detach);
 	add_function(exports, "bpfTracingAttach", tracing_attach);
+	add_function(exports, "bpfIteratorAttach", iterator_attach);
+	add_function(exports, "bpfIterate", iterate);
 	add_function(exports, "bpfTcAttach", tc_attach);
 	add_function(exports, "bpfTcDetach", tc_detach);
 	add_function(exports, "bpfTestRun", test_run);

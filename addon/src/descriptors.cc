@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -21,7 +22,9 @@ namespace {
 
 constexpr size_t kMaxDescriptors = 64; // in one message; the kernel's own limit is 253 (SCM_MAX_FD)
 constexpr size_t kReadBytes = 256 * 1024;
-constexpr int kReadsPerTurn = 8; // then the loop's other descriptors get their turn
+// Then the loop's other descriptors get their turn. A read brings one message when that has descriptors: with few reads
+// a turn, a thousand sockets handed over would wait for each other's traffic, each for that of all before it.
+constexpr int kReadsPerTurn = 512;
 
 struct sockaddr_un unix_address(Napi::Env env, const std::string &path)
 {
@@ -468,9 +471,35 @@ void close_fd(const Napi::CallbackInfo &info)
 	check(info.Env(), ::close(as_fd(info[0])), "close");
 }
 
+/// The last close of somebody else's socket, which must not wait as its SO_LINGER says (inet_release, net/ipv4/af_inet.c:
+/// also of a non-blocking one).
+void close_at_once(const Napi::CallbackInfo &info)
+{
+	const linger off = {0, 0};
+	int fd = as_fd(info[0]);
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+	check(info.Env(), ::close(fd), "close");
+}
+
 Napi::Value dup_fd(const Napi::CallbackInfo &info)
 {
 	return Napi::Number::New(info.Env(), check(info.Env(), fcntl(as_fd(info[0]), F_DUPFD_CLOEXEC, 3), "fcntl"));
+}
+
+/// A duplicate of another process's descriptor (Linux 5.6); needs the right to trace it.
+Napi::Value pidfd_getfd(const Napi::CallbackInfo &info)
+{
+	Napi::Env env = info.Env();
+	int pid = as_fd(info[0], "pid"), target = as_fd(info[1]);
+	auto process = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+	check(env, process, "pidfd_open", std::to_string(pid));
+	auto fd = static_cast<int>(syscall(SYS_pidfd_getfd, process, target, 0)); // close-on-exec
+	int error = errno;
+	::close(process);
+	if (fd < 0)
+		fail(env, error, "pidfd_getfd", std::to_string(pid) + ", " + std::to_string(target));
+	return Napi::Number::New(env, fd);
 }
 
 void shutdown_write(const Napi::CallbackInfo &info)
@@ -507,7 +536,9 @@ void register_descriptors(Napi::Env, Napi::Object exports)
 	add_function(exports, "unixPeer", unix_peer);
 	add_function(exports, "writeSome", write_some);
 	add_function(exports, "closeFd", close_fd);
+	add_function(exports, "closeAtOnce", close_at_once);
 	add_function(exports, "dupFd", dup_fd);
+	add_function(exports, "pidfdGetfd", pidfd_getfd);
 	add_function(exports, "shutdownWrite", shutdown_write);
 	add_function(exports, "setBufferSizes", set_buffer_sizes);
 }

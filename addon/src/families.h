@@ -13,6 +13,8 @@ void register_descriptors(Napi::Env env, Napi::Object exports);
 void register_tcp_state(Napi::Env env, Napi::Object exports);
 void register_pulse(Napi::Env env, Napi::Object exports);
 void register_rtnetlink(Napi::Env env, Napi::Object exports);
+void register_socket_end(Napi::Env env, Napi::Object exports);
 void register_sd_notify(Napi::Env env, Napi::Object exports);
+void register_spawn(Napi::Env env, Napi::Object exports);
 
 } // namespace tandem

@@ -12,7 +12,9 @@ static Napi::Object initialise(Napi::Env env, Napi::Object exports)
 	tandem::register_tcp_state(env, exports);
 	tandem::register_pulse(env, exports);
 	tandem::register_rtnetlink(env, exports);
+	tandem::register_socket_end(env, exports);
 	tandem::register_sd_notify(env, exports);
+	tandem::register_spawn(env, exports);
 	return exports;
 }
 

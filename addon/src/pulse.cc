@@ -231,10 +231,10 @@ public:
 		wake();
 	}
 
-	void grant(bool on)
+	void grant(bool on, bool watch)
 	{
 		std::lock_guard<InheritingMutex> guard(mutex_);
-		state_->grant(on, boot_time_ns());
+		state_->grant(on, watch, boot_time_ns());
 		wake();
 	}
 
@@ -538,8 +538,9 @@ Napi::Value pulse_start(const Napi::CallbackInfo &info)
 		pulse->say(static_cast<uint8_t>(as_u32(state.Get("role"), "role")), as_u32(state.Get("epoch"), "epoch"),
 			   as_u32(state.Get("flags"), "flags"));
 	});
-	add_function(answer, "grant",
-		     [pulse](const Napi::CallbackInfo &call) { pulse->grant(as_flag(call[0], "on")); });
+	add_function(answer, "grant", [pulse](const Napi::CallbackInfo &call) {
+		pulse->grant(as_flag(call[0], "on"), !call[1].IsUndefined() && as_flag(call[1], "watch"));
+	});
 	add_function(answer, "hold", [pulse](const Napi::CallbackInfo &call) { pulse->hold(as_flag(call[0], "on")); });
 	add_function(answer, "pet", [pulse](const Napi::CallbackInfo &) { pulse->pet(); });
 	add_function(answer, "snapshot",

@@ -24,12 +24,14 @@ void PulseState::say(uint8_t role, uint32_t epoch, uint32_t flags)
 	flags_ = flags & ~static_cast<uint32_t>(TD_PULSE_GRANT); // only an answer of granting() carries that
 }
 
-void PulseState::grant(bool on, uint64_t now)
+void PulseState::grant(bool on, bool watch, uint64_t now)
 {
-	if (on && !granting_) {
-		granted_ = false; // nothing can run out that nobody has been given
+	if (!granted_ || (on && !granting_))
 		last_answered_ = expiry_since_ = now;
-	}
+	// Nothing can run out that nobody has been given.
+	if ((on && !granting_) || !(on || watch))
+		granted_ = false;
+	granted_ = granted_ || watch;
 	granting_ = on;
 }
 
@@ -168,7 +170,7 @@ bool PulseState::accept_answer(size_t path, const PulseMessage &message, uint64_
 		events_.push_back(event);
 	}
 	if (sent.sent_ns > woke_)
-		slept_from_ = 0; // the partner has heard us since
+		longest_sleep_ = slept_from_ = 0; // the partner has heard us since
 	bool again = silent_ && partner_ && partner_->incarnation == message.incarnation;
 	heard(path, now);
 	if (again) {
@@ -205,9 +207,12 @@ uint64_t PulseState::grant_deadline() const
 
 void PulseState::expire(uint64_t now)
 {
-	granting_ = false;
+	granting_ = granted_ = false;
 	PulseEvent event = {PulseEvent::Type::expired};
-	event.last_ns = slept_from_ ? std::min(slept_from_, last_answered_) : last_answered_;
+	// Whoever has not been listened to for the longest, and then for a lease. An active that is silent for good does not
+	// become one that may have gone on unheard because its standby waits for the arbiter.
+	event.last_ns = longest_sleep_ ? std::min(now - settings_.lease_ns - longest_sleep_, last_answered_)
+				       : last_answered_;
 	event.at_ns = now;
 	events_.push_back(event);
 }
@@ -220,9 +225,10 @@ void PulseState::take_off_overslept(uint64_t now)
 	advanced_ = now;
 	if (now <= ordinary)
 		return;
-	if (!slept_from_)
+	if (!slept_from_ || before > woke_ + settings_.lease_ns)
 		slept_from_ = before;
 	woke_ = now;
+	longest_sleep_ = std::max(longest_sleep_, woke_ - slept_from_);
 	uint64_t overslept = now - ordinary;
 	expiry_since_ = std::min(now, expiry_since_ + overslept);
 	silence_since_ = std::min(now, silence_since_ + overslept);
@@ -233,7 +239,7 @@ void PulseState::take_off_overslept(uint64_t now)
 void PulseState::advance(uint64_t now)
 {
 	take_off_overslept(now);
-	if (granting_ && granted_ && now >= grant_deadline())
+	if (granted_ && now >= grant_deadline())
 		expire(now);
 	for (size_t index = 0; index < paths_.size(); index++) {
 		Path &path = paths_[index];
@@ -268,7 +274,7 @@ uint64_t PulseState::next_deadline() const
 	if (!muted_)
 		next = std::min(next_heartbeat_, last_pet_ + settings_.pet_limit_ns);
 	// While silence is listened for, as often as take_off_overslept() expects.
-	if (granting_ && granted_)
+	if (granted_)
 		next = std::min({next, grant_deadline(), advanced_ + settings_.interval_ns});
 	if (!silent_)
 		next = std::min({next, silence_since_ + settings_.lease_ns, advanced_ + settings_.interval_ns});

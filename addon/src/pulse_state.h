@@ -6,8 +6,8 @@
 // heartbeat that it granted. Receipt is after sending, so the active's time is up first, whatever the clocks show.
 //
 //   standby:  not granting ──grant(true)──► granting ──lease × (1 + drift) without a heartbeat──► not granting, expired
-//                  ▲                            │
-//                  └────────grant(false)────────┘
+//                  ▲                         │     │                                                ▲
+//                  └────────grant(false)─────┘     └──grant(false, watch)──► lease × (1 + drift) ───┘
 #pragma once
 
 #include "pulse_wire.h"
@@ -61,8 +61,9 @@ public:
 
 	void say(uint8_t role, uint32_t epoch, uint32_t flags);
 	/// Expiry is counted from the first grant on: until it was given the partner speaks by its own right (SOLO), and a
-	/// partner that is slow to become active must not be taken over from.
-	void grant(bool on, uint64_t now);
+	/// partner that is slow to become active must not be taken over from. `watch`: expiry is counted in any case, from
+	/// now if nothing was granted yet; without `on` nothing more is granted meanwhile.
+	void grant(bool on, bool watch, uint64_t now);
 	/// `voice_until_ns`: what is in force at this moment.
 	void hold(bool on, uint64_t voice_until_ns);
 	/// True when this ends a silence for want of petting.
@@ -132,9 +133,11 @@ private:
 	uint64_t last_heard_ = 0;
 	uint64_t silence_since_; // the last time anything was heard, or the start; later by what was overslept
 	uint64_t advanced_; // the last advance()
-	uint64_t slept_from_ =
-		0; // when we overslept and the partner is not known to have heard us since: the last moment before
-	uint64_t woke_ = 0; // the end of the last oversleeping
+	// Oversleeping since the partner is known to have heard us last. Of times between which no lease was listened through
+	// the whole counts as one: the longest one, and the last one's beginning and end.
+	uint64_t longest_sleep_ = 0;
+	uint64_t slept_from_ = 0;
+	uint64_t woke_ = 0;
 	uint64_t last_pet_;
 	uint64_t next_heartbeat_;
 	uint64_t next_sequence_ = 1;

@@ -6,7 +6,6 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
-#include <cstddef>
 #include <cstring>
 
 namespace tandem {
@@ -37,10 +36,17 @@ uint16_t fold(uint64_t sum)
 	return static_cast<uint16_t>(sum);
 }
 
-bool checksum_is_right(const struct td_record &record, const uint8_t *frame, size_t available)
+} // namespace
+
+bool checksum_is_right(const uint8_t *sample, size_t length)
 {
+	struct td_record record;
+	if (length < sizeof(record))
+		return false;
+	memcpy(&record, sample, sizeof(record));
+	const uint8_t *frame = sample + sizeof(record);
 	size_t frame_length = record.frame_length;
-	if (frame_length > available || record.payload_offset < record.l4_offset + 20U)
+	if (frame_length > length - sizeof(record) || record.payload_offset < record.l4_offset + 20U)
 		return false;
 	size_t segment = record.payload_offset - record.l4_offset + record.payload_length;
 	if (record.l4_offset + segment > frame_length)
@@ -61,20 +67,6 @@ bool checksum_is_right(const struct td_record &record, const uint8_t *frame, siz
 	uint64_t sum = sum_words(frame + addresses, bytes) + htonl(static_cast<uint32_t>(segment)) +
 		       htons(IPPROTO_TCP) + sum_words(frame + record.l4_offset, segment);
 	return fold(sum) == 0xffff;
-}
-
-} // namespace
-
-void mark_checksum(uint8_t *sample, size_t length)
-{
-	struct td_record record;
-	if (length < sizeof(record))
-		return;
-	memcpy(&record, sample, sizeof(record));
-	uint8_t flags = record.flags & static_cast<uint8_t>(~TD_RECORD_CHECKSUM_OK);
-	if (checksum_is_right(record, sample + sizeof(record), length - sizeof(record)))
-		flags |= TD_RECORD_CHECKSUM_OK;
-	sample[offsetof(struct td_record, flags)] = flags;
 }
 
 } // namespace tandem

@@ -6,9 +6,9 @@
 
 namespace tandem {
 
-/// `sample` is a td_record followed by its frame, `length` bytes in all. Sets TD_RECORD_CHECKSUM_OK in its flags when
-/// every offset lies inside the frame and the TCP checksum is right (RFC 9293, section 3.1; pseudo header of RFC 8200,
-/// section 8.1 for IPv6), else clears it. Touches nothing outside `length` bytes. `sample` is 8-aligned.
-void mark_checksum(uint8_t *sample, size_t length);
+/// `sample` is a td_record followed by its frame, `length` bytes in all: does every offset lie inside the frame, and is
+/// the TCP checksum right (RFC 9293, section 3.1; pseudo header of RFC 8200, section 8.1 for IPv6)? Reads nothing outside
+/// `length` bytes.
+bool checksum_is_right(const uint8_t *sample, size_t length);
 
 } // namespace tandem

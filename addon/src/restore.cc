@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <algorithm>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -42,6 +42,48 @@ uint8_t shift_of(const Napi::Value &value, const char *name)
 	if (shift > 14) // RFC 7323, section 2.3
 		fail(value.Env(), EINVAL, "restore", std::string(name) + " is larger than 14");
 	return static_cast<uint8_t>(shift);
+}
+
+constexpr size_t kMostKey = 80; // TCP_MD5SIG_MAXKEYLEN
+
+int whole_of(const Napi::Object &options, const char *name)
+{
+	uint32_t value = as_u32(options.Get(name), name);
+	if (value > INT32_MAX)
+		fail(options.Env(), EINVAL, "restore", std::string(name) + " " + std::to_string(value));
+	return static_cast<int>(value);
+}
+
+std::optional<int> whole_if_given(const Napi::Object &options, const char *name)
+{
+	if (is_absent(options.Get(name)))
+		return std::nullopt;
+	return whole_of(options, name);
+}
+
+SocketOptions read_options(const Napi::Object &options)
+{
+	SocketOptions read;
+	read.ttl = whole_if_given(options, "ttl");
+	read.min_ttl = whole_of(options, "minTtl");
+	read.tos = whole_of(options, "tos");
+	read.no_delay = as_flag(options.Get("noDelay"), "noDelay");
+	read.keep_alive = as_flag(options.Get("keepAlive"), "keepAlive");
+	read.keep_idle = whole_if_given(options, "keepIdle");
+	read.keep_interval = whole_if_given(options, "keepInterval");
+	read.keep_count = whole_if_given(options, "keepCount");
+	read.user_timeout = whole_of(options, "userTimeout");
+	read.congestion = as_text(options.Get("congestion"), "congestion");
+	if (std::optional<int> largest = whole_if_given(options, "maxSegment"))
+		read.max_segment = static_cast<uint32_t>(*largest);
+	if (!is_absent(options.Get("device")))
+		read.device = as_text(options.Get("device"), "device");
+	read.send_buffer = whole_if_given(options, "sendBuffer");
+	read.receive_buffer = whole_if_given(options, "receiveBuffer");
+	read.priority = as_u32(options.Get("priority"), "priority");
+	read.mark = as_u32(options.Get("mark"), "mark");
+	read.linger = whole_if_given(options, "linger");
+	return read;
 }
 
 SessionState read_session(const Napi::Object &session)
@@ -86,6 +128,17 @@ SessionState read_session(const Napi::Object &session)
 			as_u32(values.Get("sndWl1"), "sndWl1"), as_u32(values.Get("sndWnd"), "sndWnd"),
 			as_u32(values.Get("maxWindow"), "maxWindow"), as_u32(values.Get("rcvWnd"), "rcvWnd"),
 			as_u32(values.Get("rcvWup"), "rcvWup")};
+	}
+	Napi::Value options = session.Get("options");
+	if (!is_absent(options))
+		state.options = read_options(as_object(options, "options"));
+	Napi::Value key = session.Get("md5");
+	if (!is_absent(key)) {
+		Bytes bytes = as_bytes(key, "md5");
+		if (!bytes.length || bytes.length > kMostKey)
+			fail(env, EINVAL, "restore", "an MD5 key has 1 to 80 bytes");
+		state.md5_key = bytes.data;
+		state.md5_length = bytes.length;
 	}
 	return state;
 }
@@ -160,6 +213,11 @@ Napi::Value restore_release(const Napi::CallbackInfo &info)
 	return answer;
 }
 
+void restore_drop(const Napi::CallbackInfo &info)
+{
+	close_unheard(as_fd(info[0]));
+}
+
 /// Grows the process's descriptor table once, ahead of need: each doubling in a process with threads waits for an RCU
 /// grace period (fs/file.c, expand_fdtable), and a takeover of a thousand sessions would wait five times.
 void grow_descriptor_table()
@@ -183,6 +241,7 @@ void register_restore(Napi::Env, Napi::Object exports)
 	grow_descriptor_table();
 	add_function(exports, "restore", restore);
 	add_function(exports, "restoreRelease", restore_release);
+	add_function(exports, "restoreDrop", restore_drop);
 }
 
 } // namespace tandem

@@ -1,11 +1,14 @@
-// Batches out of a BPF ring buffer: one copy a sample into memory of the caller, no callback, no wakeup.
+// Batches out of a BPF ring buffer: one copy a sample into memory of the caller, no callback, no wakeup. Records
+// (td_record) have their checksums verified where they are, and those that continue one another become one.
 // The layout is the kernel's (kernel/bpf/ringbuf.c): one page with the consumer position, one with the producer
 // position, then the data mapped twice in a row, so that a sample never wraps. Positions only grow; each sample has a
 // header of 8 bytes whose first word is its length with two flag bits.
+#include "abi.h"
 #include "arguments.h"
 #include "errors.h"
 #include "families.h"
 #include "record_checksum.h"
+#include "record_merge.h"
 
 #include <bpf/bpf.h>
 #include <linux/bpf.h>
@@ -13,6 +16,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <memory>
 
@@ -23,7 +27,7 @@ constexpr size_t kGiveBack = 64 * 1024; // bytes read before the producers get t
 
 class MappedRing {
 public:
-	MappedRing(Napi::Env env, int fd, bool checksums) : checksums_(checksums), page_(sysconf(_SC_PAGESIZE))
+	MappedRing(Napi::Env env, int fd, bool records) : records_(records), page_(sysconf(_SC_PAGESIZE))
 	{
 		struct bpf_map_info info = {};
 		__u32 length = sizeof(info);
@@ -76,6 +80,7 @@ public:
 		if (reinterpret_cast<uintptr_t>(target.data) % 8)
 			fail(env, EINVAL, "drain", "the target must be 8-aligned");
 		Batch batch = {0, 0};
+		uint8_t *last = nullptr;
 		unsigned long position = __atomic_load_n(consumer_, __ATOMIC_RELAXED);
 		unsigned long given_back = position;
 		unsigned long end = __atomic_load_n(producer_, __ATOMIC_ACQUIRE);
@@ -94,9 +99,16 @@ public:
 						     "the next sample needs " + std::to_string(needed) + " bytes");
 					break;
 				}
-				copy_sample(target.data + batch.bytes, header + BPF_RINGBUF_HDR_SZ, length, padded);
-				batch.bytes += needed;
-				batch.records++;
+				const uint8_t *sample = header + BPF_RINGBUF_HDR_SZ;
+				bool right = records_ && checksum_is_right(sample, length);
+				if (size_t merged = right && last ? merge_into(last, sample) : 0) {
+					batch.bytes = static_cast<size_t>(last - target.data) + merged;
+				} else {
+					last = target.data + batch.bytes;
+					copy_sample(last, sample, length, padded, right);
+					batch.bytes += needed;
+					batch.records++;
+				}
 			}
 			position += BPF_RINGBUF_HDR_SZ + padded;
 			if (position - given_back >= kGiveBack) {
@@ -115,17 +127,35 @@ private:
 			fail(env, EBADF, "ring", "it is closed");
 	}
 
-	void copy_sample(uint8_t *to, const uint8_t *from, size_t length, size_t padded) const
+	void copy_sample(uint8_t *to, const uint8_t *from, size_t length, size_t padded, bool checksum_right) const
 	{
-		uint32_t head[2] = {static_cast<uint32_t>(length), 0};
+		uint32_t head[2] = {static_cast<uint32_t>(length), 1};
 		memcpy(to, head, sizeof(head));
 		memcpy(to + sizeof(head), from, length);
 		memset(to + sizeof(head) + length, 0, padded - length);
-		if (checksums_)
-			mark_checksum(to + sizeof(head), length);
+		if (records_ && length >= sizeof(struct td_record)) {
+			uint8_t &flags = to[sizeof(head) + offsetof(struct td_record, flags)];
+			flags = static_cast<uint8_t>(flags & ~TD_RECORD_CHECKSUM_OK);
+			if (checksum_right)
+				flags |= TD_RECORD_CHECKSUM_OK;
+		}
 	}
 
-	bool checksums_;
+	/// The bytes that the entry at `last` then has, padding included; 0: `sample` becomes an entry of its own.
+	static size_t merge_into(uint8_t *last, const uint8_t *sample)
+	{
+		uint32_t head[2];
+		size_t length = merge_records(last + sizeof(head), sample);
+		if (length == 0)
+			return 0;
+		memcpy(head, last, sizeof(head));
+		head[0] = static_cast<uint32_t>(length);
+		head[1]++;
+		memcpy(last, head, sizeof(head));
+		return sizeof(head) + (length + 7) / 8 * 8;
+	}
+
+	bool records_;
 	size_t page_;
 	size_t size_ = 0;
 	unsigned long *consumer_ = nullptr;
@@ -138,7 +168,7 @@ Napi::Value open_ring(const Napi::CallbackInfo &info)
 	Napi::Env env = info.Env();
 	Napi::Object options = as_object(info[1], "options");
 	auto ring = std::make_shared<MappedRing>(env, as_fd(info[0], "mapFd"),
-						 as_flag(options.Get("checksums"), "checksums"));
+						 as_flag(options.Get("records"), "records"));
 	Napi::Object answer = Napi::Object::New(env);
 	answer.Set("size", static_cast<double>(ring->size()));
 	add_function(answer, "drain", [ring](const Napi::CallbackInfo &call) -> Napi::Value {

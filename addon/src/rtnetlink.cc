@@ -5,6 +5,7 @@
 #include "families.h"
 #include "ip_address.h"
 #include "netlink_parse.h"
+#include "netlink_request.h"
 
 #include <linux/capability.h>
 #include <linux/if_addr.h>
@@ -13,11 +14,9 @@
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <functional>
 #include <vector>
 
 #ifndef SO_NETNS_COOKIE
@@ -27,116 +26,7 @@
 namespace tandem {
 namespace {
 
-class Descriptor {
-public:
-	explicit Descriptor(int fd) : fd_(fd) {}
-	~Descriptor() { ::close(fd_); }
-	Descriptor(const Descriptor &) = delete;
-	Descriptor &operator=(const Descriptor &) = delete;
-	int get() const { return fd_; }
-
-private:
-	int fd_;
-};
-
-/// One request under construction: header, fixed part, attributes.
-class Request {
-public:
-	template <typename Fixed> Request(uint16_t type, uint16_t flags, const Fixed &fixed)
-	{
-		struct nlmsghdr header = {};
-		header.nlmsg_type = type;
-		header.nlmsg_flags = static_cast<uint16_t>(NLM_F_REQUEST | flags);
-		append(&header, sizeof(header));
-		append(&fixed, sizeof(fixed));
-	}
-
-	void attribute(uint16_t type, const void *data, size_t length)
-	{
-		struct rtattr attribute = {};
-		attribute.rta_type = type;
-		attribute.rta_len = static_cast<uint16_t>(sizeof(attribute) + length);
-		append(&attribute, sizeof(attribute));
-		append(data, length);
-	}
-
-	const std::vector<uint8_t> &finish()
-	{
-		auto length = static_cast<uint32_t>(bytes_.size());
-		memcpy(bytes_.data(), &length, sizeof(length));
-		return bytes_;
-	}
-
-private:
-	void append(const void *data, size_t length)
-	{
-		auto *from = static_cast<const uint8_t *>(data);
-		bytes_.insert(bytes_.end(), from, from + length);
-		bytes_.resize((bytes_.size() + 3) / 4 * 4);
-	}
-
-	std::vector<uint8_t> bytes_;
-};
-
-using EachMessage = std::function<void(const uint8_t *payload, size_t length)>;
-
-/// Sends the request and hands over each message of type `answer` until the dump or the acknowledgement ends it.
-/// Returns the kernel's errno, 0 for success.
-int transact(Napi::Env env, Request &request, uint16_t answer, const EachMessage &each)
-{
-	Descriptor socket(
-		check(env, ::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), "socket", "netlink"));
-	struct timeval limit = {5, 0}; // the kernel answers within the call; this only bounds what should not happen
-	check(env, setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), "setsockopt");
-	struct sockaddr_nl kernel = {};
-	kernel.nl_family = AF_NETLINK;
-	const std::vector<uint8_t> &bytes = request.finish();
-	check(env,
-	      static_cast<int>(sendto(socket.get(), bytes.data(), bytes.size(), 0,
-				      reinterpret_cast<struct sockaddr *>(&kernel), sizeof(kernel))),
-	      "sendto", "netlink");
-
-	std::vector<uint8_t> buffer(128 * 1024); // the kernel's messages are at most 32 KiB
-	int outcome = -1;
-	while (outcome < 0) {
-		struct sockaddr_nl from = {};
-		socklen_t from_length = sizeof(from);
-		ssize_t length = recvfrom(socket.get(), buffer.data(), buffer.size(), MSG_TRUNC,
-					  reinterpret_cast<struct sockaddr *>(&from), &from_length);
-		if (length < 0 && errno == EINTR)
-			continue;
-		check(env, static_cast<int>(length), "recvfrom", "netlink");
-		if (from.nl_pid != 0)
-			continue; // only the kernel is believed
-		if (static_cast<size_t>(length) > buffer.size())
-			fail(env, EMSGSIZE, "recvfrom", "netlink");
-		bool whole = walk_messages(buffer.data(), static_cast<size_t>(length),
-					   [&](uint16_t type, const uint8_t *payload, size_t payload_length) {
-						   if (type == NLMSG_ERROR || type == NLMSG_DONE) {
-							   int32_t number = 0;
-							   if (payload_length >= sizeof(number))
-								   memcpy(&number, payload, sizeof(number));
-							   outcome = number < 0 ? -number : 0;
-						   } else if (type == answer) {
-							   each(payload, payload_length);
-						   }
-					   });
-		if (!whole)
-			fail(env, EBADMSG, "recvfrom", "netlink");
-	}
-	return outcome;
-}
-
 void ignore(const uint8_t *, size_t) {}
-
-IpAddress as_ip(const Napi::Value &value, const std::string &name)
-{
-	std::string text = as_text(value, name);
-	std::optional<IpAddress> address = parse_ip(text);
-	if (!address)
-		fail(value.Env(), EINVAL, name, "no IP address: " + text);
-	return *address;
-}
 
 Napi::Value links(const Napi::CallbackInfo &info)
 {
@@ -144,7 +34,7 @@ Napi::Value links(const Napi::CallbackInfo &info)
 	struct ifinfomsg fixed = {};
 	Request request(RTM_GETLINK, NLM_F_DUMP, fixed);
 	Napi::Array answer = Napi::Array::New(env);
-	int outcome = transact(env, request, RTM_NEWLINK, [&](const uint8_t *payload, size_t length) {
+	int outcome = transact(env, NETLINK_ROUTE, request, RTM_NEWLINK, [&](const uint8_t *payload, size_t length) {
 		std::optional<Link> link = parse_link(payload, length);
 		if (!link)
 			return;
@@ -170,7 +60,7 @@ Napi::Value addresses(const Napi::CallbackInfo &info)
 	struct ifaddrmsg fixed = {};
 	Request request(RTM_GETADDR, NLM_F_DUMP, fixed);
 	Napi::Array answer = Napi::Array::New(env);
-	int outcome = transact(env, request, RTM_NEWADDR, [&](const uint8_t *payload, size_t length) {
+	int outcome = transact(env, NETLINK_ROUTE, request, RTM_NEWADDR, [&](const uint8_t *payload, size_t length) {
 		std::optional<InterfaceAddress> address = parse_address(payload, length);
 		if (!address)
 			return;
@@ -203,9 +93,15 @@ void change_address(const Napi::CallbackInfo &info, uint16_t type, uint16_t flag
 	Request request(type, static_cast<uint16_t>(NLM_F_ACK | flags), fixed);
 	request.attribute(IFA_LOCAL, ip.bytes, ip.length());
 	request.attribute(IFA_ADDRESS, ip.bytes, ip.length());
-	if (ip.family == AF_INET6)
+	// Deprecated at once: used by who binds to it, and never chosen for what this host says for itself (RFC 6724, rule 3),
+	// which would be held back while the router is fenced. IPv4 chooses the network's first address anyway.
+	struct ifa_cacheinfo lifetimes = {};
+	lifetimes.ifa_valid = UINT32_MAX;
+	if (ip.family == AF_INET6) {
 		request.attribute(IFA_FLAGS, &address_flags, sizeof(address_flags));
-	int outcome = transact(env, request, type, ignore);
+		request.attribute(IFA_CACHEINFO, &lifetimes, sizeof(lifetimes));
+	}
+	int outcome = transact(env, NETLINK_ROUTE, request, type, ignore);
 	if (outcome)
 		fail(env, outcome, name, ip_text(ip) + "/" + std::to_string(prefix));
 }
@@ -230,7 +126,7 @@ Napi::Value neighbour(const Napi::CallbackInfo &info)
 	Request request(RTM_GETNEIGH, NLM_F_ACK, fixed);
 	request.attribute(NDA_DST, ip.bytes, ip.length());
 	std::optional<Neighbour> found;
-	int outcome = transact(env, request, RTM_NEWNEIGH, [&](const uint8_t *payload, size_t length) {
+	int outcome = transact(env, NETLINK_ROUTE, request, RTM_NEWNEIGH, [&](const uint8_t *payload, size_t length) {
 		found = parse_neighbour(payload, length);
 	});
 	if (outcome && outcome != ENOENT)
@@ -268,7 +164,7 @@ Napi::Value route(const Napi::CallbackInfo &info)
 	if (source)
 		request.attribute(RTA_SRC, source->bytes, source->length());
 	std::optional<Route> found;
-	int outcome = transact(env, request, RTM_NEWROUTE,
+	int outcome = transact(env, NETLINK_ROUTE, request, RTM_NEWROUTE,
 			       [&](const uint8_t *payload, size_t length) { found = parse_route(payload, length); });
 	if (outcome || !found || !found->ifindex)
 		fail(env, outcome ? outcome : ENETUNREACH, "RTM_GETROUTE", ip_text(destination));
@@ -282,11 +178,14 @@ Napi::Value route(const Napi::CallbackInfo &info)
 Napi::Value netns_cookie(const Napi::CallbackInfo &info)
 {
 	Napi::Env env = info.Env();
-	Descriptor socket(check(env, ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket"));
+	int socket = check(env, ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket");
 	uint64_t cookie = 0;
 	socklen_t length = sizeof(cookie);
-	check(env, getsockopt(socket.get(), SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length), "getsockopt",
-	      "SO_NETNS_COOKIE");
+	int result = getsockopt(socket, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length);
+	int number = errno;
+	close(socket);
+	if (result < 0)
+		fail(env, number, "getsockopt", "SO_NETNS_COOKIE");
 	return Napi::BigInt::New(env, cookie);
 }
 

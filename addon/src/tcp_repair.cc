@@ -1,6 +1,6 @@
 // One TCP connection made in repair mode. The order is the kernel's (net/ipv4/tcp.c): repair before bind, so that the
-// port is shared with the listener and with thousands of other sessions without a search for conflicts; sequence
-// numbers while still closed; connect, which in repair mode only makes the state ESTABLISHED; then what a handshake
+// port is shared with the listener and with thousands of other sessions without a search for conflicts; options and MD5
+// key, which connect needs; sequence numbers while still closed; connect, which in repair mode only makes the state ESTABLISHED; then what a handshake
 // would have negotiated; then the queues; the window last, because it is checked against the final rcv_nxt.
 #include "tcp_repair.h"
 
@@ -38,6 +38,13 @@ public:
 	}
 
 	void set(int option, int value, const char *step) { set(option, &value, sizeof(value), step); }
+
+	/// `step`: of set_options; null: it went well.
+	void check(const char *step)
+	{
+		if (step)
+			failed(step);
+	}
 
 	void failed(const char *step)
 	{
@@ -82,6 +89,20 @@ void fill_queue(Sequence &sequence, int queue, const uint8_t *data, size_t lengt
 	}
 }
 
+/// The key for all segments from and to the peer. With it set before connect, the timestamps and the segment size are
+/// chosen as for a signed session.
+void set_md5_key(Sequence &sequence, const SessionState &state)
+{
+	struct tcp_md5sig signature = {};
+	static_assert(sizeof(signature.tcpm_addr) == sizeof(struct sockaddr_storage));
+	struct sockaddr_storage address;
+	socket_address(state.peer, 0, &address);
+	memcpy(&signature.tcpm_addr, &address, sizeof(address));
+	signature.tcpm_keylen = static_cast<__u16>(state.md5_length);
+	memcpy(signature.tcpm_key, state.md5_key, std::min(state.md5_length, sizeof(signature.tcpm_key)));
+	sequence.set(TCP_MD5SIG, &signature, sizeof(signature), "TCP_MD5SIG");
+}
+
 } // namespace
 
 RestoreOutcome restore_session(const SessionState &state)
@@ -93,6 +114,11 @@ RestoreOutcome restore_session(const SessionState &state)
 		return sequence.outcome;
 	}
 	sequence.set(TCP_REPAIR, TCP_REPAIR_ON, "TCP_REPAIR");
+
+	if (sequence.ok() && state.options)
+		sequence.check(set_options(fd, state.local.family, *state.options));
+	if (state.md5_key)
+		set_md5_key(sequence, state);
 
 	struct sockaddr_storage address;
 	socklen_t length = socket_address(state.local, state.local_port, &address);
@@ -106,14 +132,17 @@ RestoreOutcome restore_session(const SessionState &state)
 
 	// The option below comes too late for the segment size: connect computes it from the default of 536, and nothing
 	// would compute it again.
-	sequence.set(TCP_MAXSEG, std::clamp<int>(state.mss, kSmallestMss, 32767), "TCP_MAXSEG");
+	uint32_t mss = state.mss;
+	if (state.options && state.options->max_segment)
+		mss = std::min(mss, *state.options->max_segment);
+	sequence.set(TCP_MAXSEG, std::clamp<int>(static_cast<int>(mss), kSmallestMss, 32767), "TCP_MAXSEG");
 	length = socket_address(state.peer, state.peer_port, &address);
 	if (sequence.ok() && connect(fd, reinterpret_cast<struct sockaddr *>(&address), length) < 0)
 		sequence.failed("connect");
 
 	struct tcp_repair_opt options[4];
 	size_t count = 0;
-	options[count++] = {kOptionMss, state.mss};
+	options[count++] = {kOptionMss, mss};
 	// Without scaling, too, as shifts of 0: connect has chosen a receive shift, by which an unscaled window would shrink
 	// to some bytes (tcp_connect_init and tcp_select_window, net/ipv4/tcp_output.c).
 	options[count++] = {kOptionWindowScale, state.snd_wscale | static_cast<uint32_t>(state.rcv_wscale) << 16};
@@ -133,6 +162,8 @@ RestoreOutcome restore_session(const SessionState &state)
 
 	fill_queue(sequence, TCP_RECV_QUEUE, state.received, state.received_length, SO_RCVBUFFORCE, "receive queue");
 	fill_queue(sequence, TCP_SEND_QUEUE, state.unacked, state.unacked_length, SO_SNDBUFFORCE, "send queue");
+	if (sequence.ok() && state.options)
+		sequence.check(set_buffer_sizes(fd, *state.options));
 
 	if (state.window) {
 		struct tcp_repair_window window = {state.window->snd_wl1, state.window->snd_wnd,
@@ -159,6 +190,13 @@ int leave_repair(int fd, bool probe)
 	// restarted application could not bind its listener while this session lives.
 	int on = 1;
 	return setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ? errno : 0;
+}
+
+void close_unheard(int fd)
+{
+	int mode = TCP_REPAIR_ON;
+	setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &mode, sizeof(mode)); // tcp_disconnect in net/ipv4/tcp.c
+	close(fd);
 }
 
 } // namespace tandem

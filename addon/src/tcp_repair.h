@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ip_address.h"
+#include "socket_options.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -30,6 +31,9 @@ struct SessionState {
 		uint32_t snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup;
 	};
 	std::optional<Window> window;
+	std::optional<SocketOptions> options;
+	const uint8_t *md5_key = nullptr; // RFC 2385; null: unsigned
+	size_t md5_length = 0; // at most 80
 };
 
 struct RestoreOutcome {
@@ -42,5 +46,8 @@ RestoreOutcome restore_session(const SessionState &state);
 
 /// Leaves repair mode, with a window probe or silently. Returns 0 or an errno.
 int leave_repair(int fd, bool probe);
+
+/// Closes a restored socket; its peer hears nothing of it.
+void close_unheard(int fd);
 
 } // namespace tandem

@@ -64,13 +64,19 @@ void exchange(PulseState &from, PulseState &to, size_t path, uint64_t now)
 	from.receive(path, *answer, now);
 }
 
+/// One is active, and the other one grants.
+void make_pair(PulseState &active, PulseState &standby, uint64_t now)
+{
+	active.say(TD_ROLE_ACTIVE, 3, 0);
+	standby.say(TD_ROLE_STANDBY, 3, 0);
+	standby.grant(true, false, now);
+}
+
 void a_thawed_active_does_not_conclude_silence()
 {
 	uint64_t now = 5 * kHour;
 	PulseState active = make(1, now), standby = make(2, now);
-	active.say(TD_ROLE_ACTIVE, 3, 0);
-	standby.say(TD_ROLE_STANDBY, 3, 0);
-	standby.grant(true, now);
+	make_pair(active, standby, now);
 	active.hold(true, 0);
 	exchange(active, standby, 0, now);
 	exchange(standby, active, 0, now);
@@ -97,9 +103,7 @@ void a_thawed_standby_does_not_take_over_at_once()
 {
 	uint64_t now = 5 * kHour;
 	PulseState active = make(1, now), standby = make(2, now);
-	active.say(TD_ROLE_ACTIVE, 3, 0);
-	standby.say(TD_ROLE_STANDBY, 3, 0);
-	standby.grant(true, now);
+	make_pair(active, standby, now);
 	exchange(active, standby, 0, now);
 	standby.advance(now);
 	standby.take_events();
@@ -113,13 +117,41 @@ void a_thawed_standby_does_not_take_over_at_once()
 	expect(now > woken && !standby.granting(), "expiry revokes");
 }
 
+/// When the standby's grants have run out: since when the active may have been unheard, as long before as that.
+uint64_t unheard(PulseState &standby, uint64_t &now)
+{
+	for (uint64_t end = now + 2 * kLease; now < end; now += kInterval) {
+		standby.advance(now);
+		for (const PulseEvent &event : standby.take_events())
+			if (event.type == PulseEvent::Type::expired)
+				return event.at_ns - event.last_ns;
+	}
+	expect(false, "the grants run out");
+	return 0;
+}
+
+void a_standby_that_waits_for_an_arbiter_has_not_stood_still()
+{
+	for (uint64_t asleep : {uint64_t{0}, 3 * kInterval, 4 * kLease}) {
+		uint64_t now = 5 * kHour;
+		PulseState active = make(1, now), standby = make(2, now);
+		make_pair(active, standby, now);
+		exchange(active, standby, 0, now);
+		now += asleep;
+		// Refused again and again: its lease is listened through each time.
+		for (int refused = 0; refused < 20; refused++) {
+			bool stood_still = unheard(standby, now) > 3 * kLease;
+			expect(stood_still == (asleep > 2 * kLease), "only what was slept through was not listened to");
+			standby.grant(true, true, now);
+		}
+	}
+}
+
 void ordinary_lateness_delays_nothing()
 {
 	uint64_t start = 5 * kHour;
 	PulseState active = make(1, start), standby = make(2, start);
-	active.say(TD_ROLE_ACTIVE, 3, 0);
-	standby.say(TD_ROLE_STANDBY, 3, 0);
-	standby.grant(true, start);
+	make_pair(active, standby, start);
 	exchange(active, standby, 0, start);
 	bool expired = false;
 	uint64_t now = start;
@@ -134,9 +166,7 @@ void late_and_repeated_datagrams_say_nothing()
 {
 	uint64_t now = 5 * kHour;
 	PulseState active = make(1, now), standby = make(2, now);
-	active.say(TD_ROLE_ACTIVE, 3, 0);
-	standby.say(TD_ROLE_STANDBY, 3, 0);
-	standby.grant(true, now);
+	make_pair(active, standby, now);
 	PulseMessage old = active.heartbeat(0, now);
 	expect(standby.receive(0, old, now).has_value(), "the first time it counts");
 	active.say(TD_ROLE_SOLO, 4, 0);
@@ -158,7 +188,7 @@ void late_and_repeated_datagrams_say_nothing()
 	thawed.hold(true, 0);
 	PulseState granting = make(6, now);
 	granting.say(TD_ROLE_STANDBY, 3, 0);
-	granting.grant(true, now);
+	granting.grant(true, false, now);
 	std::optional<PulseMessage> answer = granting.receive(0, thawed.heartbeat(0, now), now);
 	thawed.receive(0, *answer, now + kHour);
 	std::optional<uint64_t> voice = thawed.take_voice();
@@ -172,6 +202,7 @@ int main()
 {
 	a_thawed_active_does_not_conclude_silence();
 	a_thawed_standby_does_not_take_over_at_once();
+	a_standby_that_waits_for_an_arbiter_has_not_stood_still();
 	ordinary_lateness_delays_nothing();
 	late_and_repeated_datagrams_say_nothing();
 	puts("silence: as expected");

@@ -10,35 +10,81 @@ export interface EndedSocket {
   copiedSeq: number;
 }
 
-/** Drains the ring "events". */
+/** How far an application has read. */
+export interface ReadSocket {
+  key: Uint8Array;
+  copiedSeq: number;
+}
+
+/** A socket whose application died with it: its end is silenced. */
+export interface CrashedSocket {
+  key: Uint8Array;
+  /** Of the task, as the kernel keeps it (wait(2)). */
+  exitCode: number;
+}
+
+export interface Witnessed {
+  ended: EndedSocket[];
+  crashed: CrashedSocket[];
+}
+
+/** Sockets asked for at once. */
+const takenAtOnce = 1024;
+
+/** Drains the ring "events" and the map "readings". */
 export class Witness {
   private readonly ring: Ring;
   private readonly batch = new Uint8Array(1 << 16);
 
-  constructor(mapFd: number) {
-    this.ring = native.ringOpen(mapFd, { checksums: false });
+  /** Descriptors of the two maps. */
+  constructor(
+    events: number,
+    private readonly readings: number,
+  ) {
+    this.ring = native.ringOpen(events, { records: false });
   }
 
-  /** Sockets that reached CLOSE since the last call. */
-  takeEnded(): EndedSocket[] {
+  /** What happened since the last call, each kind in order. */
+  take(): Witnessed {
     const ended: EndedSocket[] = [];
+    const crashed: CrashedSocket[] = [];
     const view = new DataView(this.batch.buffer);
+    const field = abi.offsets.td_event;
     for (;;) {
       const { bytes } = this.ring.drain(this.batch);
-      if (bytes === 0) return ended;
+      if (bytes === 0) return { ended, crashed };
       for (let at = 0; at < bytes; ) {
         const length = view.getUint32(at, true);
         const event = at + 8;
         at = event + ((length + 7) & ~7);
         if (length < abi.sizes.td_event) continue;
-        if (view.getUint32(event + abi.offsets.td_event.kind, true) !== abi.TD_EVENT_CLOSED) continue;
-        const key = event + abi.offsets.td_event.key;
-        ended.push({
-          key: this.batch.slice(key, key + abi.sizes.td_flow_key),
-          verdicts: view.getUint32(event + abi.offsets.td_event.verdicts, true),
-          copiedSeq: view.getUint32(event + abi.offsets.td_event.copied_seq, true),
-        });
+        const key = this.batch.slice(event + field.key, event + field.key + abi.sizes.td_flow_key);
+        const copiedSeq = view.getUint32(event + field.copied_seq, true);
+        switch (view.getUint32(event + field.kind, true)) {
+          case abi.TD_EVENT_CLOSED:
+            ended.push({ key, verdicts: view.getUint32(event + field.verdicts, true), copiedSeq });
+            break;
+          case abi.TD_EVENT_CRASHED:
+            crashed.push({ key, exitCode: view.getUint32(event + field.exit_code, true) });
+            break;
+        }
       }
+    }
+  }
+
+  /** Sockets of delivered services whose applications have read since the last call, each where it has got to. */
+  takeRead(): ReadSocket[] {
+    const read: ReadSocket[] = [];
+    const length = abi.sizes.td_flow_key + 4;
+    for (;;) {
+      const entries = native.bpfMapTake(this.readings, takenAtOnce);
+      const view = new DataView(entries.buffer, entries.byteOffset, entries.byteLength);
+      for (let at = 0; at < entries.length; at += length)
+        read.push({
+          key: entries.subarray(at, at + abi.sizes.td_flow_key),
+          copiedSeq: view.getUint32(at + abi.sizes.td_flow_key, true),
+        });
+      if (entries.length < takenAtOnce * length) return read;
     }
   }
 

@@ -22,6 +22,10 @@ export const refusals = {
     message: "A message is longer than 65536 bytes.",
     remedy: "Split it; no message of the protocol needs more.",
   },
+  "parts-too-large": {
+    message: "The parts of a message are longer together than this end accepts.",
+    remedy: "Keep to the limits in docs/protocol.md; send output in several log messages.",
+  },
   "bad-json": {
     message: "A line is not one JSON object in UTF-8.",
     remedy: "Send one JSON object a line, ended by a newline, with no newline inside.",
@@ -39,8 +43,8 @@ export const refusals = {
     remedy: "Attach each descriptor to the first byte of the message that names it in fds.",
   },
   "unknown-service": {
-    message: "No service of this name is configured.",
-    remedy: "Compare the name with `services` in the agent's configuration.",
+    message: "No service of this name, or of this socket's address and port, is configured.",
+    remedy: "Compare the name, address and port with `services` in the agent's configuration.",
   },
   "service-taken": {
     message: "Another application is registered for this service.",
@@ -53,6 +57,47 @@ export const refusals = {
   "mode-not-supported": {
     message: "The service or this agent does not support this mode.",
     remedy: "Use a mode listed in welcome, and the one the service is configured for.",
+  },
+  "not-a-socket": {
+    message: "The descriptor to protect is not a socket.",
+    remedy: "Pass the descriptor of the connected TCP socket itself.",
+  },
+  "not-tcp": {
+    message: "The socket to protect is not a TCP socket.",
+    remedy: "Only TCP over IPv4 or IPv6 can be protected; TLS and the like run above it.",
+  },
+  mptcp: {
+    message: "The socket to protect is a Multipath TCP socket, which cannot be continued elsewhere.",
+    remedy: "Create it with IPPROTO_TCP (Go: net.ListenConfig.SetMultipathTCP(false)).",
+  },
+  "not-connected": {
+    message: "The socket to protect is not connected.",
+    remedy: "Protect it after accept or connect, and before it is shut down.",
+  },
+  "already-protected": {
+    message: "This socket is protected already.",
+    remedy: "Protect a socket once, and release it before somebody else does.",
+  },
+  "unknown-session": {
+    message: "This connection does not protect a session of this id.",
+    remedy: "Use the id from `protected`, on the same connection, until it is released.",
+  },
+  "state-too-large": {
+    message: "The state is longer than 262144 bytes.",
+    remedy:
+      "Keep in the state only what cannot be read from elsewhere. The session goes on from its last resume point.",
+  },
+  "buffer-too-large": {
+    message: "The input buffer is longer than 262144 bytes, or the output longer than 524288.",
+    remedy: "Process input before more is read; send output in several log messages before.",
+  },
+  "confirm-behind": {
+    message: "The resume point would go back.",
+    remedy: "Confirm in the order in which messages are processed; offsets count from the session's first byte.",
+  },
+  "confirm-beyond": {
+    message: "The resume point is beyond what was read or written, or beyond the output that came with it.",
+    remedy: "Confirm only input that was read; send the output up to outputOffset with the confirm.",
   },
   "too-many-connections": {
     message: "Too many applications are connected to the agent.",
@@ -86,6 +131,22 @@ export const refusals = {
   "feed-mismatch": {
     message: "The mirrored stream and the offsets of the takeover do not fit together.",
     remedy: "This is a defect of the agent: the session was reset rather than continued wrongly. Please report it.",
+  },
+  "handover-mismatch": {
+    message: "The input buffer handed over does not end where the application has read.",
+    remedy: "Hand over all bytes that were read and not processed: from inputOffset to the session's inputOffset.",
+  },
+  "replay-mismatch": {
+    message: "The application repeats its output otherwise than the peer was sent it.",
+    remedy: "Its output must follow from state and input alone; or do not ask for replay. The session was reset.",
+  },
+  "written-around": {
+    message: "The peer was sent output that did not go through the session.",
+    remedy: "Write with the session's write(), never with the socket's. The session goes on unprotected.",
+  },
+  "session-over": {
+    message: "The session, or its output, is closed.",
+    remedy: "Do not write after end(), close(), abort() or the socket's end.",
   },
   "not-ready": {
     message: "The session cannot be taken over any more.",

@@ -3,6 +3,7 @@
 
 import { z } from "zod";
 import { refusal } from "./errors.js";
+import { encodeFrame, type FrameLimits, type RawMessage, type Unframed } from "./framing.js";
 
 /** The newest version this code speaks. Additions of types and fields do not change it; changes of meaning do. */
 export const PROTOCOL_VERSION = 1;
@@ -12,6 +13,19 @@ export const OLDEST_VERSION = 1;
 export const MAX_LINE = 65_536;
 /** Descriptors one message may carry. */
 export const MAX_FDS = 8;
+/** Bytes of an application's state, of its input buffer, and of the output in one message; together they are the most
+ * that a message to the agent carries. */
+export const MAX_STATE = 256 << 10;
+export const MAX_INPUT_BUFFER = 256 << 10;
+export const MAX_OUTPUT = 512 << 10;
+/** TCP_MD5SIG_MAXKEYLEN (include/uapi/linux/tcp.h). */
+const MAX_MD5_KEY = 80;
+
+/** What an agent accepts, and what an application accepts. The parts may be longer than their own limits, so that the
+ * refusal can name the part and the connection goes on. */
+export const TO_AGENT: FrameLimits = { line: MAX_LINE, parts: (1 << 20) + (64 << 10), fds: MAX_FDS, fdsAhead: 0 };
+export const TO_APPLICATION: FrameLimits = { line: MAX_LINE, parts: 32 << 20, fds: MAX_FDS, fdsAhead: MAX_FDS };
+
 /** Entries of one progress message: at most 3 numbers of 16 digits each, so it fits into a line. */
 export const MAX_PROGRESS = 1000;
 
@@ -28,6 +42,16 @@ const endpoint = z.object({ ip: z.union([z.ipv4(), z.ipv6()]), port: z.number().
 /** Chosen by the application, repeated in the answer. */
 const request = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).optional();
 const role = z.enum(["fenced", "joining", "standby", "active", "solo"]);
+/** Where the resume points of a service come from. */
+const mode = z.enum(["live", "confirmed", "delivered"]);
+export const MODES = mode.options;
+
+/** Where an application stands in both directions of a session. */
+const position = z.object({ inputOffset: offset, outputOffset: offset });
+/** The offsets of a kernel socket's first byte in each direction. */
+const base = z.object({ input: offset, output: offset });
+/** The length of a part: what it may be is the agent's to judge. */
+const length = z.number().int().min(0);
 
 const applicationSchemas = {
   hello: z.object({
@@ -39,6 +63,50 @@ const applicationSchemas = {
   }),
   // The mode is any word here, so that one we lack is refused as such.
   register: z.object({ type: z.literal("register"), service: serviceName, mode: word, request }),
+  /** Part, if any: the session's TCP MD5 key. */
+  protect: z.object({
+    type: z.literal("protect"),
+    service: serviceName.optional(),
+    base: base.optional(),
+    request,
+    fds: z.literal(1),
+    parts: z.tuple([z.number().int().min(1).max(MAX_MD5_KEY)]).optional(),
+  }),
+  /** Parts: state, input buffer from inputOffset on, output from outputStart on. */
+  handover: z.object({
+    type: z.literal("handover"),
+    id: sessionId,
+    inputOffset: offset,
+    outputOffset: offset,
+    outputStart: offset,
+    request,
+    parts: z.tuple([length, length, length]),
+  }),
+  /** Parts: state, output from outputStart on. */
+  confirm: z.object({
+    type: z.literal("confirm"),
+    id: sessionId,
+    inputOffset: offset,
+    outputOffset: offset,
+    outputStart: offset,
+    keepState: z.boolean().optional(),
+    request,
+    parts: z.tuple([length, length]),
+  }),
+  /** Part: output from outputStart on. */
+  log: z.object({
+    type: z.literal("log"),
+    id: sessionId,
+    outputStart: offset,
+    request,
+    parts: z.tuple([length]),
+  }),
+  release: z.object({
+    type: z.literal("release"),
+    id: sessionId,
+    how: z.enum(["close", "abort", "detach"]),
+    request,
+  }),
 };
 
 const agentSchemas = {
@@ -51,18 +119,31 @@ const agentSchemas = {
     remedy: text,
     fatal: z.boolean(),
     service: serviceName.optional(),
+    id: sessionId.optional(),
     request,
   }),
   role: z.object({ type: z.literal("role"), role }),
+  protected: z.object({ type: z.literal("protected"), id: sessionId, request }),
+  standbyReady: z.object({ type: z.literal("standbyReady"), id: sessionId, recorded: offset }),
+  ready: z.object({ type: z.literal("ready"), id: sessionId }),
+  unready: z.object({ type: z.literal("unready"), id: sessionId, reason: word }),
+  confirmed: z.object({ type: z.literal("confirmed"), id: sessionId, stored: z.boolean(), request }),
+  logged: z.object({ type: z.literal("logged"), id: sessionId, stored: z.boolean(), request }),
+  released: z.object({ type: z.literal("released"), id: sessionId, request }),
+  /** Part: the state. Descriptor: the feed, in the mode live. */
   session: z.object({
     type: z.literal("session"),
     id: sessionId,
     service: serviceName,
+    mode,
     local: endpoint,
     peer: endpoint,
     inputOffset: offset,
     outputOffset: offset,
-    fds: z.literal(1),
+    recorded: offset,
+    joined: z.boolean(),
+    fds: z.union([z.literal(0), z.literal(1)]),
+    parts: z.tuple([length]),
   }),
   progress: z.object({
     type: z.literal("progress"),
@@ -71,12 +152,17 @@ const agentSchemas = {
   fin: z.object({ type: z.literal("fin"), id: sessionId, inputOffset: offset }),
   closed: z.object({ type: z.literal("closed"), id: sessionId, cause: word }),
   notReady: z.object({ type: z.literal("notReady"), id: sessionId, reason: word }),
+  /** Parts: the state, the output from confirmed.outputOffset on. */
   takeover: z.object({
     type: z.literal("takeover"),
     id: sessionId,
     inputOffset: offset,
     outputOffset: offset,
+    confirmed: position,
+    base,
+    clean: z.boolean().nullable(),
     fds: z.literal(1),
+    parts: z.tuple([length, length]),
   }),
 };
 
@@ -84,19 +170,23 @@ type Message<Schemas extends Record<string, z.ZodType>> = {
   [Type in keyof Schemas]: z.infer<Schemas[Type]>;
 }[keyof Schemas];
 
-/** What an application says to its agent. */
-export type ApplicationMessage = Message<typeof applicationSchemas>;
-/** What an agent says to an application. */
-export type AgentMessage = Message<typeof agentSchemas>;
+/** What an application says to its agent; its parts travel beside it. */
+export type ApplicationMessage = Unframed<Message<typeof applicationSchemas>>;
+export type ApplicationMessageOf<Type extends ApplicationMessage["type"]> = Extract<ApplicationMessage, { type: Type }>;
+/** What an agent says to an application; its parts travel beside it. */
+export type AgentMessage = Unframed<Message<typeof agentSchemas>>;
 export type AgentMessageOf<Type extends AgentMessage["type"]> = Extract<AgentMessage, { type: Type }>;
 export type Role = z.infer<typeof role>;
 export type Endpoint = z.infer<typeof endpoint>;
+export type Mode = z.infer<typeof mode>;
+export type Position = z.infer<typeof position>;
+export type Base = z.infer<typeof base>;
+/** What an application means by letting go: FIN, RST, or nothing (the connection goes on unprotected). */
+export type ReleaseHow = ApplicationMessageOf<"release">["how"];
 
-/** A message as the framing delivers it: a JSON object with its type, and the descriptors it named. */
-export interface RawMessage {
-  type: string;
-  body: unknown;
-  fds: number[];
+/** One message with its parts as bytes. Throws TandemError `line-too-long`. */
+export function encodeMessage(message: AgentMessage | ApplicationMessage, parts: readonly Uint8Array[] = []): Buffer {
+  return encodeFrame(message, parts, MAX_LINE);
 }
 
 function parse<Schemas extends Record<string, z.ZodType>>(schemas: Schemas, raw: RawMessage): Message<Schemas> | null {

@@ -1,21 +1,24 @@
 // tandem detach: takes the data plane off this router, after its agent was stopped for good.
-import path from "node:path";
 import { Command } from "commander";
 import { loadConfig } from "../config/load.js";
 import { addressDeviceOf } from "../config/schema.js";
 import { exitCodes, TandemError } from "../errors.js";
-import { detachDataPlane } from "../net/dataplane.js";
-import { askStatus } from "./status.js";
+import { statusCommand } from "../observe/commands.js";
+import { ask } from "../observe/operator.js";
+import { type AgentOptions, agentSocket, configOption, jsonOption } from "./options.js";
+import { write } from "./terminal.js";
 
 export function detachCommand(): Command {
   return new Command("detach")
+    .summary("take the data plane off this router for good")
     .description(
-      "remove programs, pins and backstop that a stopped agent left in place; the service is open afterwards",
+      "Removes programs, pins and backstop that a stopped agent left in place. The service is open afterwards, and its addresses stay.",
     )
-    .requiredOption("--config <file>", "the configuration file of the agent that was stopped")
-    .action(async (options: { config: string }) => {
+    .addOption(configOption())
+    .addOption(jsonOption())
+    .action(async (options: AgentOptions) => {
       const config = loadConfig(options.config);
-      const running = await askStatus(path.join(config.paths.run, "agent.sock")).then(
+      const running = await ask(agentSocket(options), statusCommand, {}).then(
         () => true,
         () => false,
       );
@@ -26,8 +29,14 @@ export function detachCommand(): Command {
           "Stop it first (SIGTERM, or systemctl stop tandem).",
           exitCodes.refused,
         );
+      const { detachDataPlane } = await import("../net/dataplane.js");
       detachDataPlane(config);
-      const addresses = [...new Set(config.services.flatMap((service) => service.addresses))].join(", ");
-      process.stdout.write(`Detached. The service addresses (${addresses}) stay on ${addressDeviceOf(config)}.\n`);
+      const addresses = [...new Set(config.services.flatMap((service) => service.addresses))];
+      const device = addressDeviceOf(config);
+      await write(
+        options.json
+          ? `${JSON.stringify({ addresses, device })}\n`
+          : `Detached. The service addresses (${addresses.join(", ")}) stay on ${device}.\n`,
+      );
     });
 }

@@ -1,57 +1,85 @@
-// tandem status: what the agent on this router says of itself, as a few lines or as JSON.
-import http from "node:http";
-import path from "node:path";
+// tandem status: the pair, its roles, gate, lease, paths and readiness.
 import { Command } from "commander";
-import { loadConfig } from "../config/load.js";
-import { exitCodes, sentenceOf, TandemError } from "../errors.js";
-import { type AgentStatus, agentStatusSchema } from "../observe/status.js";
+import { statusCommand as question } from "../observe/commands.js";
+import { ask } from "../observe/operator.js";
+import type { AgentStatus } from "../observe/status.js";
+import { type AgentOptions, agentSocket, configOption, jsonOption, watchOption } from "./options.js";
+import { type Colour, type Paint, show } from "./terminal.js";
 
 export function statusCommand(): Command {
   return new Command("status")
-    .description("show roles, gate, lease, paths and the readiness of the sessions")
-    .requiredOption("--config <file>", "the configuration file of the agent to ask")
-    .option("--json", "as one JSON document")
-    .action(async (options: { config: string; json?: boolean }) => {
-      const status = await askStatus(path.join(loadConfig(options.config).paths.run, "agent.sock"));
-      process.stdout.write(options.json ? `${JSON.stringify(status)}\n` : render(status));
+    .summary("show the pair: roles, gate, lease, paths, readiness")
+    .description(
+      "Shows what this router's agent knows of the pair: roles, gate, lease, paths, and how many sessions a takeover would keep.",
+    )
+    .addOption(configOption())
+    .addOption(jsonOption())
+    .addOption(watchOption())
+    .action(async (options: AgentOptions & { watch?: number }) => {
+      const socket = agentSocket(options);
+      await show({ ask: () => ask(socket, question, {}), render: renderStatus, ...options });
     });
 }
 
-/** Throws TandemError AGENT_UNREACHABLE. */
-export async function askStatus(socketPath: string): Promise<AgentStatus> {
-  try {
-    return await new Promise<AgentStatus>((resolve, reject) => {
-      const request = http.get({ socketPath, path: "/status", timeout: 5000 }, (response) => {
-        const chunks: Buffer[] = [];
-        response.on("data", (chunk: Buffer) => chunks.push(chunk));
-        response.on("end", () => {
-          const parsed = agentStatusSchema.safeParse(JSON.parse(Buffer.concat(chunks).toString("utf8")));
-          if (parsed.success) resolve(parsed.data);
-          else reject(new Error(`the agent is of another version (${parsed.error.issues[0]?.message})`));
-        });
-        response.on("error", reject);
-      });
-      request.on("timeout", () => request.destroy(new Error("it did not answer within 5 s")));
-      request.on("error", reject);
-    });
-  } catch (error) {
-    throw new TandemError(
-      "AGENT_UNREACHABLE",
-      `The agent at ${socketPath} does not answer: ${sentenceOf(error)}.`,
-      "Is it running? Start it with: tandem agent --config FILE",
-      exitCodes.unreachable,
-    );
-  }
+const roleColours: Record<string, Colour> = {
+  active: "green",
+  standby: "green",
+  solo: "yellow",
+  joining: "yellow",
+  fenced: "red",
+};
+
+export function renderStatus(status: AgentStatus, paint: Paint): string {
+  const { partner } = status;
+  const role = (name: string): string => paint(roleColours[name] ?? "bold", name);
+  const here = `${status.router} ${role(status.role)}`;
+  const there = `${status.router === "a" ? "b" : "a"} ${partner ? role(partner.role) : paint("red", "not heard")}`;
+  const paths = status.paths.map(
+    ({ name, up, rttMs }) => `${name} ${up ? `${paint("green", "up")}, ${rttMs.toFixed(2)} ms` : paint("red", "down")}`,
+  );
+  const lines: [string, string][] = [
+    ["pair", status.router === "a" ? `${here} | ${there}` : `${there} | ${here}`],
+    ["router", `${status.router}, epoch ${status.epoch}, gate ${status.gate}. ${status.reason}`],
+    ["lease", leaseOf(status, paint)],
+    ["partner", partnerOf(status, paint)],
+    ["arbiter", arbiterOf(status.arbiter, paint)],
+    ["takeover", status.paused === null ? "automatic" : `${paint("yellow", "paused")}: ${status.paused}`],
+    ["paths", paths.join("; ")],
+    ["sessions", sessionsOf(status, paint)],
+  ];
+  if (status.held > 0)
+    lines.push(["held", paint("yellow", `${status.held} sessions, until their application is back or holdMs is over`)]);
+  for (const { address, mac } of status.duplicates)
+    lines.push(["duplicate", paint("red", `${address} is also answered for by ${mac}`)]);
+  const { auditBreaches } = status.recorder;
+  if (auditBreaches > 0)
+    lines.push(["audit", paint("red", `${auditBreaches} breaches: bytes passed that the standby had not recorded`)]);
+  return lines.map(([name, text]) => `${paint("bold", name.padEnd(9))} ${text}\n`).join("");
 }
 
-function render(status: AgentStatus): string {
-  const paths = status.paths.map((each) => `${each.name} ${each.up ? `up, ${each.rttMs.toFixed(2)} ms` : "down"}`);
-  const reasons = Object.entries(status.sessions.notReady).map(([reason, count]) => `${count} ${reason}`);
-  return [
-    `router   ${status.router}: ${status.role}, epoch ${status.epoch}, gate ${status.gate}. ${status.reason}`,
-    `partner  ${status.partner ? `${status.partner.role}, epoch ${status.partner.epoch}` : "not heard"}`,
-    `paths    ${paths.join("; ")}`,
-    `sessions ${status.sessions.ready} ready, ${status.sessions.total - status.sessions.ready} not ready${reasons.length > 0 ? ` (${reasons.join(", ")})` : ""}`,
-    "",
-  ].join("\n");
+/** The recorder of a router that speaks alone holds only what was. */
+function sessionsOf({ role, sessions }: AgentStatus, paint: Paint): string {
+  if (role === "solo" || role === "fenced") return paint("yellow", "none is kept: there is no standby");
+  const unready = sessions.total - sessions.ready;
+  const reasons = Object.entries(sessions.notReady).map(([name, count]) => `${count} ${name}`);
+  const few = unready > 0 ? paint("yellow", `${unready} not ready`) : "0 not ready";
+  return `${sessions.ready} ready, ${few}${reasons.length > 0 ? ` (${reasons.join(", ")})` : ""}`;
+}
+
+function leaseOf({ voiceMs, gate, arbiter }: AgentStatus, paint: Paint): string {
+  if (voiceMs !== null) return voiceMs > 0 ? `speaks for ${voiceMs.toFixed(0)} ms more` : paint("red", "has run out");
+  if (gate !== "solo") return "does not speak";
+  return arbiter.leaseMs === null ? "speaks alone: no lease bounds it" : "speaks alone, by the arbiter's word";
+}
+
+export function arbiterOf({ kind, reachable, leaseMs, lastAnswer }: AgentStatus["arbiter"], paint: Paint): string {
+  const lease = leaseMs === null ? "" : `, may speak alone for ${leaseMs.toFixed(0)} ms more`;
+  const reach = reachable ? "" : `, ${paint("red", "not reachable")}`;
+  return `${kind}${reach}${lease}${lastAnswer === null ? "" : `. ${lastAnswer}`}`;
+}
+
+function partnerOf({ partner, agreed }: AgentStatus, paint: Paint): string {
+  if (!partner) return paint("red", "not heard");
+  const agreement = agreed ? "configurations agree" : paint("red", "the routers do not agree: see tandem doctor");
+  return `${partner.role}, epoch ${partner.epoch}; ${agreement}`;
 }

@@ -2,16 +2,8 @@
 // prints the summary as JSON. The line "reset" on standard input forgets the gaps so far. Started inside the namespace.
 
 import { closeSync, openSync, writeSync } from "node:fs";
-import { createRequire } from "node:module";
+import cap from "cap";
 import type { AckGap, FlaggedSegment, Sender } from "./capture.js";
-
-interface CapSession {
-  open(device: string, filter: string, bufferBytes: number, buffer: Buffer): string;
-  setMinBytes?(bytes: number): void;
-  on(event: "packet", listener: (bytes: number, truncated: boolean) => void): void;
-  close(): void;
-}
-const { Cap } = createRequire(import.meta.url)("cap") as { Cap: new () => CapSession };
 
 const [device, filter, file] = process.argv.slice(2);
 if (device === undefined || filter === undefined) {
@@ -138,14 +130,13 @@ function noteSender(): void {
   }
 }
 
-const session = new Cap();
+const session = new cap.Cap();
 try {
   session.open(device, filter, kernelBufferBytes, frame);
 } catch (error) {
   console.error(`cannot capture on ${device}: ${(error as Error).message}`);
   process.exit(1);
 }
-session.setMinBytes?.(0);
 session.on("packet", (length) => {
   const timeMs = Date.now();
   frames++;

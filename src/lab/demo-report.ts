@@ -3,7 +3,7 @@
 
 import { styleText } from "node:util";
 import { z } from "zod";
-import { takeoverSteps } from "../takeover/takeover.js";
+import { takeoverSteps } from "../takeover/report.js";
 
 const count = z.int().min(0);
 const milliseconds = z.number().min(0);
@@ -17,51 +17,45 @@ const transfer = z.strictObject({
   bytes: count,
   receivedBytes: count,
   sentSha256: sha256,
-  receivedSha256: z.union([sha256, z.literal("")]),
-  /** How much of it had been acknowledged when the router died, 0 to 1. */
-  shareAtKill: z.number().min(0).max(1),
-  /** Longest time, around the router's death, in which no byte of it was acknowledged. */
-  blackoutMs: milliseconds,
-  /** What curl said when it failed. */
-  failure: z.string().nullable(),
+  receivedSha256: z
+    .string()
+    .regex(/^([0-9a-f]{64})?$/)
+    .describe("Empty: it did not arrive."),
+  shareAtKill: z.number().min(0).max(1).describe("How much of it had been acknowledged when the router died, 0 to 1."),
+  blackoutMs: milliseconds.describe(
+    "Longest time, around the router's death, in which no byte of it was acknowledged.",
+  ),
+  failure: z.string().nullable().describe("What curl said when it failed."),
 });
 
 export const demoReportSchema = z.strictObject({
-  /** TCP connections that the peer's programs held when the router died: interactive + transfers. */
-  sessions: count,
+  sessions: count.describe(
+    "TCP connections that the peer's programs held when the router died: interactive + transfers.",
+  ),
   interactive: count,
-  /** Application bytes from the peer to the service, and back, whole sessions. */
-  bytesIn: count,
-  bytesOut: count,
-  /** Lines of interactive sessions and bytes of files. */
-  lost: count,
+  bytesIn: count.describe("Application bytes from the peer to the service, whole sessions."),
+  bytesOut: count.describe("And back."),
+  lost: count.describe("Lines of interactive sessions and bytes of files."),
   duplicated: count,
-  /** Lines that came back altered, and streams whose SHA-256 differs between their two ends. */
-  changed: count,
-  /** Sessions and programs of the peer that did not end normally. */
-  broken: count,
-  /** RST on the wire at the peer, in either direction. */
-  peerResets: count,
-  /** Sessions that the service ended with a FIN: expected one each. */
-  peerFins: wireCount,
-  /** FIN of the service before the peer's own. */
-  earlyFins: count,
-  /** SYN-ACK of the service: expected one for each session. */
-  peerSyns: wireCount,
-  /** SYN, either direction, after the router's death. */
-  lateSyns: count,
-  /** Longest time without an answer that was owed (interactive) or without progress (files), around the death. */
-  blackoutMs: spread,
+  changed: count.describe("Lines that came back altered, and streams whose SHA-256 differs between their two ends."),
+  broken: count.describe("Sessions and programs of the peer that did not end normally."),
+  peerResets: count.describe("RST on the wire at the peer, in either direction."),
+  peerFins: wireCount.describe("Sessions that the service ended with a FIN: expected one each."),
+  earlyFins: count.describe("FIN of the service before the peer's own."),
+  peerSyns: wireCount.describe("SYN-ACK of the service: expected one for each session."),
+  lateSyns: count.describe("SYN, either direction, after the router's death."),
+  blackoutMs: spread.describe(
+    "Longest time without an answer that was owed (interactive) or without progress (files), around the death.",
+  ),
   blackoutInteractiveMs: spread,
   blackoutTransfersMs: spread,
-  /** How long router a may be unheard before router b takes over. */
-  leaseMs: milliseconds,
-  /** Of the takeover, by step, from the last heartbeat of the active that was answered. */
-  stepsMs: z.strictObject(Object.fromEntries(takeoverSteps.map((step) => [step, milliseconds]))),
+  leaseMs: milliseconds.describe("How long router a may be unheard before router b takes over."),
+  stepsMs: z
+    .strictObject(Object.fromEntries(takeoverSteps.map((step) => [step, milliseconds])))
+    .describe("Of the takeover, by step, from the last heartbeat of the active that was answered."),
   takeoverMs: milliseconds,
-  /** Sessions that router b went on with, and sessions that it had to give up. */
-  restored: count,
-  notReady: count,
+  restored: count.describe("Sessions that router b went on with."),
+  notReady: count.describe("Sessions that it had to give up."),
   transfers: z.array(transfer),
 });
 export type DemoReport = z.infer<typeof demoReportSchema>;

@@ -5,14 +5,15 @@
 // As a program, plain TCP that knows nothing of Tandem: demo-server.js --listen 10.77.0.1:8080,8081
 //   (HTTP on the first port, echo on the second; --listen may be repeated, an IPv6 address is [fd77::1]:8080,8081)
 // With --replica SOCKET it also runs on replicas of the sessions that the agent at SOCKET mirrors: the standby's side,
-// for the services "web" (HTTP) and "echo".
+// for the services "web" (HTTP) and "echo". With --handover besides, echo sessions are handed over to a standby that
+// joins, so that they can go there and back.
 
 import { createCipheriv, createHash } from "node:crypto";
 import http from "node:http";
 import net from "node:net";
 import { type Duplex, pipeline, Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
-import { serveReplicated } from "../sdk/index.js";
+import { type Replica, type ServeReplicatedOptions, serveReplicated } from "../sdk/index.js";
 
 const chunkBytes = 64 * 1024;
 const maxDownloadBytes = 2 ** 40;
@@ -80,6 +81,12 @@ export function serveEcho(stream: Duplex): void {
   stream.pipe(stream);
 }
 
+/** What was read was written in the same turn: the two offsets are all of its state. */
+function serveEchoAndHandOver(connection: Replica): void {
+  connection.protect(() => ({ inputOffset: connection.inputOffset, outputOffset: connection.outputOffset }));
+  serveEcho(connection);
+}
+
 interface Listen {
   host: string;
   http: number;
@@ -94,7 +101,7 @@ export function parseListen(text: string): Listen {
   return { host, http: Number(match[3]), echo: Number(match[4]) };
 }
 
-function listen(host: string, port: number, serve: (stream: Duplex) => void): Promise<void> {
+function listen(host: string, port: number, serve: (socket: net.Socket) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     const server = net.createServer({ noDelay: true, allowHalfOpen: true }, serve);
     server.once("error", reject);
@@ -105,28 +112,37 @@ function listen(host: string, port: number, serve: (stream: Duplex) => void): Pr
 async function main(argv: readonly string[]): Promise<void> {
   const listens = argv.flatMap((word, index) => (word === "--listen" ? [parseListen(argv[index + 1] ?? "")] : []));
   if (listens.length === 0) throw new Error("usage: demo-server --listen ADDRESS:HTTP_PORT,ECHO_PORT ...");
+  const replica = argv.indexOf("--replica");
+  const handsOver = replica >= 0 && argv.includes("--handover");
+  // Listens to nothing itself: whoever accepts echo connections passes them on to it.
+  const accepted = net.createServer();
+  const serveAccepted = handsOver ? (socket: net.Socket) => void accepted.emit("connection", socket) : serveEcho;
   for (const each of listens) {
     await listen(each.host, each.http, serveHttp);
-    await listen(each.host, each.echo, serveEcho);
+    await listen(each.host, each.echo, serveAccepted);
   }
-  const replica = argv.indexOf("--replica");
   if (replica >= 0) {
     const socketPath = argv[replica + 1] ?? "";
-    await Promise.all([replicate(socketPath, "web", serveHttp), replicate(socketPath, "echo", serveEcho)]);
+    await Promise.all([
+      replicate({ socketPath, service: "web", onConnection: serveHttp }),
+      replicate(
+        handsOver
+          ? { socketPath, service: "echo", onConnection: serveEchoAndHandOver, listener: accepted }
+          : { socketPath, service: "echo", onConnection: serveEcho },
+      ),
+    ]);
   }
   console.log("listening");
 }
 
 /** Resolves once registered; goes on registering when the agent restarts. */
-function replicate(socketPath: string, service: string, serve: (stream: Duplex) => void): Promise<void> {
+function replicate(options: ServeReplicatedOptions): Promise<void> {
   return new Promise((resolve) => {
     serveReplicated({
-      socketPath,
-      service,
-      onConnection: serve,
+      ...options,
       onState: ({ registered, error }) => {
         if (registered) resolve();
-        else console.error(`${service}: ${error?.message}`);
+        else console.error(`${options.service}: ${error?.message}`);
       },
     });
   });

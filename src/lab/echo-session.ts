@@ -92,6 +92,11 @@ export class EchoSession {
     this.#input.write(line, "latin1");
   }
 
+  /** Lines that have come back, or were passed over, so far. */
+  get answered(): number {
+    return this.#received;
+  }
+
   /** Forgets the longest gap so far: from now on counts. */
   resetGap(): void {
     this.#longestGapMs = 0;

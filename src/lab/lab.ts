@@ -1,7 +1,8 @@
 // The lab: a peer, two routers and their links as network namespaces on one machine. Nothing in it is mocked.
 //
 //   peer ── lan (a bridge) ──┬── a: up0        a: mir0 ── mirror link ── b: mir0
-//                            └── b: up0
+//                            ├── b: up0
+//                            └── host, if the lab has one
 //
 // The mirror link is a "cable" (one veth pair, the fastest) or a "switch" (a bridge in a namespace of its own), which
 // is what can lose, duplicate, reorder and corrupt frames: XDP sends past every hook at the routers' own ends.
@@ -9,6 +10,7 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import path from "node:path";
+import { exitCodes, TandemError } from "../errors.js";
 import { Capture, type CaptureOptions } from "./capture.js";
 import { type Impairment, type ImpairmentCounts, Impairments } from "./impair.js";
 import {
@@ -24,23 +26,25 @@ import {
 import { abandoned, claim, release } from "./ownership.js";
 
 export type RouterName = "a" | "b";
-export type NodeName = "peer" | "lan" | "mirlan" | RouterName;
-/** "peer", "a", "b": that node's cable to the LAN. */
-export type LinkName = "peer" | RouterName | "mirror";
+/** "host": somebody else on the LAN, where the lab has one: members of a cluster, a gateway that answers pings. */
+export type NodeName = "peer" | "host" | "lan" | "mirlan" | RouterName;
+/** "peer", "host", "a", "b": that node's cable to the LAN. */
+export type LinkName = "peer" | "host" | RouterName | "mirror";
 /** Where frames can be impaired: as they leave a bridge. "lan" and "mirror" are all ports of one: every frame between
- * any two nodes, once. */
-export type ImpairPlace = "lan" | "to-peer" | "to-a" | "to-b" | "mirror";
+ * any two nodes, once; "mirror-to-a" and "mirror-to-b" one direction of the mirror link. */
+export type ImpairPlace = "lan" | "to-peer" | "to-a" | "to-b" | "mirror" | "mirror-to-a" | "mirror-to-b";
 
 /** Addresses of every lab, without prefix lengths (/24 and /64). The service's are the agent's to add, not the lab's. */
 export const addressPlan = {
   service: { v4: "10.77.0.1", v6: "fd77::1" },
   peer: { v4: "10.77.0.10", v6: "fd77::10" },
+  host: { v4: "10.77.0.20", v6: "fd77::20" },
   uplink: { a: { v4: "10.77.0.2", v6: "fd77::2" }, b: { v4: "10.77.0.3", v6: "fd77::3" } },
   mirror: { a: "10.78.0.1", b: "10.78.0.2" },
 } as const;
 
 /** Device names, the same on both routers. */
-export const devices = { uplink: "up0", mirror: "mir0", peer: "eth0" } as const;
+export const devices = { uplink: "up0", mirror: "mir0", peer: "eth0", host: "eth0" } as const;
 
 export interface LabOptions {
   /** Up to 12 letters, digits and dashes; default: random. */
@@ -48,12 +52,14 @@ export interface LabOptions {
   mirrorMtu?: number;
   uplinkMtu?: number;
   mirror?: "cable" | "switch";
+  /** One more node on the LAN. */
+  host?: boolean;
   /** Routers whose mirror device is polled by a kernel thread, so that both cores take part in one stream. */
   threadedMirror?: RouterName[];
 }
 
 const routers: readonly RouterName[] = ["a", "b"];
-const allNodes: readonly NodeName[] = ["peer", "lan", "mirlan", "a", "b"];
+const allNodes: readonly NodeName[] = ["peer", "host", "lan", "mirlan", "a", "b"];
 const namespaceOf = (id: string, node: NodeName): string => `tandem-${id}-${node}`;
 const bpffs = "/sys/fs/bpf";
 const pinsOf = (id: string): string => `${bpffs}/tandem-lab-${id}`;
@@ -138,7 +144,12 @@ export class Lab {
     if (process.getuid?.() !== 0) throw new Error("the lab makes network namespaces: run it as root");
     const id = options.id ?? randomBytes(3).toString("hex");
     if (!/^[a-z0-9-]{1,12}$/.test(id))
-      throw new Error(`lab id "${id}": up to 12 lower-case letters, digits and dashes`);
+      throw new TandemError(
+        "USAGE",
+        `No lab can have the name ${JSON.stringify(id)}.`,
+        "Name it with 1 to 12 lower-case letters, digits and dashes.",
+        exitCodes.usage,
+      );
     sweep();
     claim(id);
     const lab = new Lab(id, options.mirror ?? "cable");
@@ -157,9 +168,13 @@ export class Lab {
     return namespaceOf(this.id, node);
   }
 
-  #build({ mirrorMtu = 2000, uplinkMtu = 1500, threadedMirror = [] }: LabOptions): void {
+  #build({ mirrorMtu = 2000, uplinkMtu = 1500, threadedMirror = [], host = false }: LabOptions): void {
     mkdirSync(this.directory, { recursive: true });
-    const nodes = allNodes.filter((node) => node !== "mirlan" || this.mirror === "switch");
+    const absent: NodeName[] = [];
+    if (this.mirror !== "switch") absent.push("mirlan");
+    if (!host) absent.push("host");
+    const nodes = allNodes.filter((node) => !absent.includes(node));
+    const ends = nodes.filter((node) => node === "peer" || node === "host");
     const ns = (node: NodeName): string => this.namespace(node);
     ipBatch(
       null,
@@ -182,9 +197,9 @@ export class Lab {
     }
     const cable = (from: string, fromNode: NodeName, to: string, toNode: NodeName, mtu: number): string =>
       `link add name ${from} mtu ${mtu} netns ${ns(fromNode)} type veth peer name ${to} mtu ${mtu} netns ${ns(toNode)}`;
-    const { uplink, mirror, peer } = devices;
+    const { uplink, mirror } = devices;
     ipBatch(null, [
-      cable(peer, "peer", "peer0", "lan", uplinkMtu),
+      ...ends.map((end) => cable(devices[end], end, `${end}0`, "lan", uplinkMtu)),
       ...routers.map((router) => cable(uplink, router, `${router}0`, "lan", uplinkMtu)),
       ...(this.mirror === "cable"
         ? [cable(mirror, "a", mirror, "b", mirrorMtu)]
@@ -195,11 +210,11 @@ export class Lab {
       ...ports.map((port) => `link set ${port} master br0`),
       ...["lo", "br0", ...ports].map((port) => `link set ${port} up`),
     ];
-    const lanPorts = ["peer0", "a0", "b0"];
+    const lanPorts = [...ends, ...routers].map((node) => `${node}0`);
     const mirrorPorts = ["a0", "b0"];
     // Transmit checksums are computed by the sender: XDP forwards a frame as it is, partial checksum and all.
     // GRO at a bridge port gives veth the NAPI ring without which XDP cannot send into its other end.
-    this.#offload("peer", [peer]);
+    for (const end of ends) this.#offload(end, [devices[end]]);
     this.#offload("lan", lanPorts);
     ipBatch(ns("lan"), bridge(lanPorts, uplinkMtu));
     if (this.mirror === "switch") {
@@ -210,7 +225,8 @@ export class Lab {
       `addr add ${v4}/24 dev ${device}`,
       `addr add ${v6}/64 dev ${device} nodad`,
     ];
-    ipBatch(ns("peer"), [...address(peer, addressPlan.peer), "link set lo up", `link set ${peer} up`]);
+    for (const end of ends)
+      ipBatch(ns(end), [...address(devices[end], addressPlan[end]), "link set lo up", `link set ${devices[end]} up`]);
     for (const router of routers) {
       this.#offload(router, [uplink, mirror]);
       // Behind a bridge frames arrive as skbs that a GRO before has called verified, outer headers only; another GRO
@@ -248,8 +264,9 @@ export class Lab {
     return run(inNamespace(this.namespace(node), argv), input);
   }
 
-  /** The router dies: SIGKILL to all its processes at once, then its links go down. Returns how many it had. */
-  kill(router: RouterName): number {
+  /** The router dies: SIGKILL to all its processes at once, then its links go down. Returns how many processes it had,
+   * and when the first one got it (monotonic clock). */
+  kill(router: RouterName): { processes: number; atMs: number } {
     const killed = signalAllIn(this.namespace(router), "SIGKILL");
     const { uplink, mirror } = devices;
     ipBatch(this.namespace(router), [`link set ${uplink} down`, `link set ${mirror} down`]);
@@ -313,10 +330,13 @@ export class Lab {
   }
 
   #ports(place: ImpairPlace): { node: NodeName; device: string }[] {
-    if (place === "mirror") {
+    if (place.startsWith("mirror")) {
       if (this.mirror === "cable")
         throw new Error('a mirror cable cannot be impaired; create the lab with mirror: "switch"');
-      return this.#middle("mirror");
+      const ports = this.#middle("mirror");
+      return place === "mirror"
+        ? ports
+        : ports.filter(({ device }) => device === `${place.slice("mirror-to-".length)}0`);
     }
     const nodes = place === "lan" ? (["peer", "a", "b"] as const) : [place.slice("to-".length)];
     return nodes.map((node) => ({ node: "lan", device: `${node}0` }));

@@ -56,8 +56,9 @@ export function processesIn(namespace: string): number[] {
 }
 
 /** Signals every process of the namespace, all found first, so that they get it as nearly at once as can be. */
-export function signalAllIn(namespace: string, signal: NodeJS.Signals): number {
+export function signalAllIn(namespace: string, signal: NodeJS.Signals): { processes: number; atMs: number } {
   const processes = processesIn(namespace);
+  const atMs = Number(process.hrtime.bigint()) / 1e6;
   for (const pid of processes) {
     try {
       process.kill(pid, signal);
@@ -65,7 +66,7 @@ export function signalAllIn(namespace: string, signal: NodeJS.Signals): number {
       // It has ended meanwhile.
     }
   }
-  return processes.length;
+  return { processes: processes.length, atMs };
 }
 
 /** A program that runs in a namespace of the lab. */

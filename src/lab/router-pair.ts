@@ -5,7 +5,8 @@ import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { stringify } from "yaml";
-import { askStatus } from "../cli/status.js";
+import { statusCommand } from "../observe/commands.js";
+import { ask } from "../observe/operator.js";
 import type { AgentStatus } from "../observe/status.js";
 import { createPairKeys } from "../pair/keys.js";
 import { addressPlan, devices, type Lab, type RouterName } from "./lab.js";
@@ -19,6 +20,7 @@ export interface RouterPairOptions {
   /** Deep-merged into the configuration of both routers at top level. */
   overrides?: Record<string, unknown>;
   heartbeat?: { intervalMs?: number; deadMs?: number; controllerMs?: number };
+  arbiter?: Record<string, unknown>;
 }
 
 /** The configuration that makes a lab a router pair, for one of the routers. */
@@ -35,6 +37,7 @@ export function labConfig(lab: Lab, router: RouterName, options: RouterPairOptio
       routers: { a: side("a"), b: side("b") },
       startAloneMs: 1500,
       ...(options.heartbeat ? { heartbeat: options.heartbeat } : {}),
+      ...(options.arbiter ? { arbiter: options.arbiter } : {}),
     },
     services: [
       { name: "web", addresses, port: labPorts.web },
@@ -89,8 +92,9 @@ export class RouterPair {
     return agent;
   }
 
-  /** The same program on both routers; `replica`: it takes part in what the agent mirrors. */
-  async startServer(router: RouterName, replica: boolean): Promise<void> {
+  /** The same program on both routers; `replica`: it takes part in what the agent mirrors; `handover`: and hands its echo
+   * sessions over to a standby that joins. */
+  async startServer(router: RouterName, replica: boolean, handover = false): Promise<void> {
     const { v4, v6 } = addressPlan.service;
     const server = this.lab.spawn(router, [
       process.execPath,
@@ -98,25 +102,27 @@ export class RouterPair {
       ...["--listen", `${v4}:${labPorts.web},${labPorts.echo}`],
       ...["--listen", `[${v6}]:${labPorts.web},${labPorts.echo}`],
       ...(replica ? ["--replica", path.join(this.runDirectory(router), "app.sock")] : []),
+      ...(handover ? ["--handover"] : []),
     ]);
     this.servers[router] = server;
     await this.until(`the server on ${router} listens`, () => server.stdout().includes("listening"));
   }
 
   status(router: RouterName): Promise<AgentStatus> {
-    return askStatus(path.join(this.runDirectory(router), "agent.sock"));
+    return ask(path.join(this.runDirectory(router), "agent.sock"), statusCommand, {});
   }
 
-  /** Agents and servers on both routers, until a is active and b stands by. Throws RolesReversed. */
-  async start(): Promise<void> {
+  /** Agents and servers on both routers, until a is active and b stands by; `failback`: echo sessions can go back to a,
+   * whose server does not know of Tandem otherwise. Throws RolesReversed. */
+  async start(failback = false): Promise<void> {
     for (const router of ["a", "b"] as const) this.startAgent(router);
     await this.until("router a is active and router b stands by", async () => {
       const [a, b] = await Promise.all([this.status("a"), this.status("b")]);
       return (a.role === "active" && b.role === "standby") || b.role === "solo";
     });
     await this.expectRoles();
-    await this.startServer("a", false);
-    await this.startServer("b", true);
+    await this.startServer("a", failback, failback);
+    await this.startServer("b", true, failback);
   }
 
   /** Throws RolesReversed when b has, or is about to have, the voice. */

@@ -108,6 +108,11 @@ export interface Sessions {
   abandon(): void;
 }
 
+export interface CountedSessions extends Sessions {
+  /** Answers so far, all sessions together. */
+  answered(): number;
+}
+
 const finishLimitMs = 60_000;
 
 /** One socat each; a numbered line every `intervalMs` in each session, spread evenly. */
@@ -116,7 +121,7 @@ export function socatSessions(
   host: string,
   port: number,
   { count, intervalMs }: { count: number; intervalMs: number },
-): Sessions {
+): CountedSessions {
   const socats = Array.from({ length: count }, () =>
     lab.spawn("peer", ["socat", "-", `TCP:${authority(host, port)},nodelay`], { stdio: ["pipe", "pipe", "pipe"] }),
   );
@@ -132,6 +137,7 @@ export function socatSessions(
       for (const session of sessions) session.resetGap();
     },
     abandon: () => clearInterval(timer),
+    answered: () => sessions.reduce((total, { answered }) => total + answered, 0),
     finish: async () => {
       clearInterval(timer);
       const reports = await Promise.all(sessions.map((session) => session.finish(finishLimitMs)));

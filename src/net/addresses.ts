@@ -1,4 +1,4 @@
-// IP addresses between text, the 16 bytes of the data plane (td_flow_key), and their canonical text.
+// Addresses between text and bytes: IP as the 16 bytes of the data plane (td_flow_key) and in canonical text, and MAC.
 import net from "node:net";
 
 export interface IpBytes {
@@ -46,4 +46,32 @@ export function formatIp(family: number, bytes: Uint8Array): string {
   const text = groups.map((group) => group.toString(16));
   if (best.start < 0) return text.join(":");
   return `${text.slice(0, best.start).join(":")}::${text.slice(best.start + best.length).join(":")}`;
+}
+
+/** An address with or without /LENGTH (without: all of it). Null: it is neither. */
+export function parsePrefix(text: string): (IpBytes & { bits: number }) | null {
+  const [, address = "", length] = /^([^/]*)(?:\/(\d{1,3}))?$/.exec(text) ?? [];
+  if (net.isIP(address) === 0) return null;
+  const ip = parseIp(address);
+  const most = ip.family === 4 ? 32 : 128;
+  const bits = length === undefined ? most : Number(length);
+  return bits <= most ? { ...ip, bits } : null;
+}
+
+/** Are the first `bits` bits the same? */
+export function samePrefix(one: Uint8Array, other: Uint8Array, bits: number): boolean {
+  const whole = bits >> 3;
+  for (let at = 0; at < whole; at++) if (one[at] !== other[at]) return false;
+  const rest = 0xff00 >> (bits & 7);
+  return (bits & 7) === 0 || (((one[whole] ?? 0) ^ (other[whole] ?? 0)) & rest & 0xff) === 0;
+}
+
+/** Six bytes as 02:00:00:00:00:01. */
+export function formatMac(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join(":");
+}
+
+/** The inverse. */
+export function parseMac(text: string): Uint8Array {
+  return Uint8Array.from(text.split(":"), (byte) => Number.parseInt(byte, 16));
 }

@@ -1,5 +1,6 @@
 // Tells the neighbours where a service address lives now: gratuitous ARP (RFC 5227, section 3) and unsolicited
-// neighbour advertisements (RFC 4861, section 7.2.6), sent through the package cap, repeated.
+// neighbour advertisements (RFC 4861, section 7.2.6), sent through the package cap, repeated. And asks who has one,
+// claiming nothing: ARP probes (RFC 5227, section 2.1.1) and solicitations without a source (RFC 4862, section 5.4.2).
 import cap from "cap";
 import { parseIp } from "./addresses.js";
 
@@ -8,9 +9,19 @@ const repeatMs = [20, 100, 500, 1500, 4000];
 
 const broadcast = Uint8Array.of(0xff, 0xff, 0xff, 0xff, 0xff, 0xff);
 const allNodes = Uint8Array.of(0x33, 0x33, 0, 0, 0, 1);
+const solicitation = 135;
+const advertisement = 136;
+const noOption = new Uint8Array(0);
 
 /** A gratuitous ARP request: sender and target are both the announced address. 42 bytes. */
 export function gratuitousArp(mac: Uint8Array, ip: Uint8Array): Buffer {
+  const frame = arpProbe(mac, ip);
+  frame.set(ip.subarray(0, 4), 28);
+  return frame;
+}
+
+/** An ARP request whose sender has no address. 42 bytes. */
+export function arpProbe(mac: Uint8Array, ip: Uint8Array): Buffer {
   const frame = Buffer.alloc(42);
   frame.set(broadcast, 0);
   frame.set(mac, 6);
@@ -21,32 +32,48 @@ export function gratuitousArp(mac: Uint8Array, ip: Uint8Array): Buffer {
   frame[19] = 4;
   frame.writeUInt16BE(1, 20); // request: hosts that ignore unasked replies take it, too
   frame.set(mac, 22);
-  frame.set(ip.subarray(0, 4), 28);
   frame.set(ip.subarray(0, 4), 38);
   return frame;
 }
 
 /** An unsolicited neighbour advertisement with the override flag. 86 bytes. */
 export function unsolicitedAdvertisement(mac: Uint8Array, ip: Uint8Array): Buffer {
-  const frame = Buffer.alloc(86);
+  const frame = neighbourMessage(advertisement, ip, Buffer.from([2, 1, ...mac])); // option: target link-layer address
   frame.set(allNodes, 0);
   frame.set(mac, 6);
-  frame.writeUInt16BE(0x86dd, 12);
-  frame.writeUInt32BE(0x6000_0000, 14);
-  frame.writeUInt16BE(32, 18); // payload
-  frame[20] = 58; // ICMPv6
-  frame[21] = 255; // RFC 4861, section 7.1.2: a smaller hop limit is refused
   frame.set(ip, 22);
   frame.set([0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], 38);
-  frame[54] = 136; // neighbour advertisement
   frame[58] = 0x20; // override
-  frame.set(ip, 62);
-  frame[78] = 2; // option: target link-layer address
-  frame[79] = 1;
-  frame.set(mac, 80);
-  let sum = 32 + 58;
-  for (let at = 22; at < 54; at += 2) sum += frame.readUInt16BE(at);
-  for (let at = 54; at < 86; at += 2) sum += frame.readUInt16BE(at);
+  return withChecksum(frame);
+}
+
+/** A solicitation as for duplicate address detection: no source, to the solicited-node multicast address. 78 bytes. */
+export function neighbourProbe(mac: Uint8Array, ip: Uint8Array): Buffer {
+  const frame = neighbourMessage(solicitation, ip, noOption);
+  frame.set([0x33, 0x33, 0xff, ...ip.subarray(13, 16)], 0);
+  frame.set(mac, 6);
+  frame.set([0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, ...ip.subarray(13, 16)], 38);
+  return withChecksum(frame);
+}
+
+/** RFC 4861, sections 4.3 and 4.4, without addresses and checksum. */
+function neighbourMessage(type: number, target: Uint8Array, option: Uint8Array): Buffer {
+  const frame = Buffer.alloc(78 + option.length);
+  frame.writeUInt16BE(0x86dd, 12);
+  frame.writeUInt32BE(0x6000_0000, 14);
+  frame.writeUInt16BE(24 + option.length, 18); // payload
+  frame[20] = 58; // ICMPv6
+  frame[21] = 255; // section 7.1: a smaller hop limit is refused
+  frame[54] = type;
+  frame.set(target, 62);
+  frame.set(option, 78);
+  return frame;
+}
+
+/** Over the pseudo-header of RFC 8200, section 8.1, and the message. */
+function withChecksum(frame: Buffer): Buffer {
+  let sum = frame.length - 54 + 58;
+  for (let at = 22; at < frame.length; at += 2) sum += frame.readUInt16BE(at);
   while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);
   frame.writeUInt16BE(~sum & 0xffff, 56);
   return frame;
@@ -56,28 +83,35 @@ export function unsolicitedAdvertisement(mac: Uint8Array, ip: Uint8Array): Buffe
 export class Announcer {
   private readonly sender = new cap.Cap();
   private readonly timers = new Set<NodeJS.Timeout>();
-  private readonly frames: Buffer[];
+  private readonly announcements: Buffer[];
+  private readonly probes: Buffer[];
 
   constructor(device: string, mac: Uint8Array, addresses: string[]) {
     // The filter lets nothing through that exists: this capture only sends.
     this.sender.open(device, "ether proto 0x88b6 and ether src 00:00:00:00:00:00", 1 << 16, Buffer.alloc(64));
-    this.frames = addresses.map((address) => {
-      const { family, bytes } = parseIp(address);
-      return family === 4 ? gratuitousArp(mac, bytes) : unsolicitedAdvertisement(mac, bytes);
-    });
+    const parsed = addresses.map(parseIp);
+    this.announcements = parsed.map(({ family, bytes }) =>
+      family === 4 ? gratuitousArp(mac, bytes) : unsolicitedAdvertisement(mac, bytes),
+    );
+    this.probes = parsed.map(({ family, bytes }) => (family === 4 ? arpProbe(mac, bytes) : neighbourProbe(mac, bytes)));
   }
 
   /** Announces now and some times again; a second call starts anew. */
   announce(): void {
     this.silence();
-    this.sendAll();
+    this.send(this.announcements);
     for (const delay of repeatMs) {
       const timer = setTimeout(() => {
         this.timers.delete(timer);
-        this.sendAll();
+        this.send(this.announcements);
       }, delay);
       this.timers.add(timer);
     }
+  }
+
+  /** Asks once who has the addresses; the data plane hears the answers (map "claims"). Also while this router is fenced. */
+  probe(): void {
+    this.send(this.probes);
   }
 
   /** No repetition may follow once the voice is lost. */
@@ -91,8 +125,8 @@ export class Announcer {
     this.sender.close();
   }
 
-  private sendAll(): void {
-    for (const frame of this.frames) {
+  private send(frames: readonly Buffer[]): void {
+    for (const frame of frames) {
       try {
         this.sender.send(frame, frame.length);
       } catch {

@@ -12,11 +12,13 @@ import * as abi from "../abi.gen.js";
 import { addressDeviceOf, type Config } from "../config/schema.js";
 import { errnoOf, sentenceOf, TandemError } from "../errors.js";
 import type { Mode } from "../role/role.js";
-import { parseIp } from "./addresses.js";
+import { formatMac, parseIp, parseMac } from "./addresses.js";
+import type { Claim } from "./claims.js";
 
 const mapTypeArray = 2;
 const bpfFsMagic = 0xcafe4a11; // include/uapi/linux/magic.h
-const tcPriority = 0x7a11;
+/** Of our TC filters. */
+export const tcPriority = 0x7a11;
 const tcHandle = 1;
 const backstopTable = "tandem";
 
@@ -24,6 +26,7 @@ const modeNumbers: Record<Mode, number> = {
   fenced: abi.TD_MODE_FENCED,
   reflect: abi.TD_MODE_REFLECT,
   solo: abi.TD_MODE_SOLO,
+  yield: abi.TD_MODE_YIELD,
 };
 
 export interface Counter {
@@ -59,6 +62,8 @@ export class DataPlane {
   private readonly pins: string;
   private readonly undo: (() => void)[] = [];
   private readonly addedAddresses: { ifindex: number; ip: string; prefix: number }[] = [];
+  /** Service addresses as keys of the data plane's maps. */
+  private readonly addressKeys = new Map<string, Uint8Array>();
   private innerGate = -1;
   private partnerMac = new Uint8Array(6);
 
@@ -101,6 +106,11 @@ export class DataPlane {
       throw error;
     }
     this.undo.length = 0;
+  }
+
+  /** The iterators that src/net/snapshots.ts and src/net/socket-owners.ts run. */
+  iterator(name: "snapshot" | "owners"): number {
+    return required(this.object("snapshot").programs[name]);
   }
 
   mapFd(name: string): number {
@@ -162,10 +172,41 @@ export class DataPlane {
     }
   }
 
+  /** Nothing that the socket of this session sends when it is closed reaches its peer: as if its task had died. */
+  silence(key: Uint8Array): void {
+    const value = Buffer.alloc(abi.sizes.td_verdict_entry);
+    value.writeBigUInt64LE(native.bootTimeNs(), abi.offsets.td_verdict_entry.time_ns);
+    value.writeUInt32LE(abi.TD_VERDICT_FIN_CRASH | abi.TD_VERDICT_RST_CRASH, abi.offsets.td_verdict_entry.verdicts);
+    native.bpfMapUpdate(this.mapFd("crash"), key, value);
+  }
+
+  /** The socket of another process that the agent is holding (td_borrowed). */
+  noteBorrowed(note: Uint8Array): void {
+    native.bpfMapUpdate(this.mapFd("borrowed"), word(0), note);
+  }
+
   /** After a takeover: sessions whose peer may have output that our stack has not sent yet (map "ahead"). */
-  rememberAhead(entries: { key: Uint8Array; outputAhead: number | null }[]): void {
-    for (const { key, outputAhead } of entries)
-      if (outputAhead !== null) native.bpfMapUpdate(this.mapFd("ahead"), key, word(outputAhead));
+  rememberAhead(entries: { key: Uint8Array; seq: number }[]): void {
+    for (const { key, seq } of entries) {
+      const value = Buffer.alloc(abi.sizes.td_ahead);
+      value.writeUInt32LE(seq, abi.offsets.td_ahead.end);
+      native.bpfMapUpdate(this.mapFd("ahead"), key, value);
+    }
+  }
+
+  /** What the peer of such a session has said since: how many acknowledgements, and whether one of them named output beyond
+   * the gap. Null: the session is forgotten. */
+  answersOf(key: Uint8Array): { answers: number; held: boolean } | null {
+    const value = native.bpfMapLookup(this.mapFd("ahead"), key, abi.sizes.td_ahead);
+    if (value === null) return null;
+    const view = new DataView(value.buffer, value.byteOffset, value.byteLength);
+    const at = abi.offsets.td_ahead;
+    return { answers: view.getUint32(at.answers, true), held: view.getUint32(at.held, true) !== 0 };
+  }
+
+  /** The peer of such a session holds nothing ahead. */
+  forgetAhead(key: Uint8Array): void {
+    native.bpfMapDelete(this.mapFd("ahead"), key);
   }
 
   /** All counters that are not zero. */
@@ -186,6 +227,19 @@ export class DataPlane {
     return found;
   }
 
+  /** Who else was last heard to say that a service address is his. */
+  claims(): Claim[] {
+    return [...this.addressKeys].flatMap(([address, key]) => {
+      const bytes = native.bpfMapLookup(this.mapFd("claims"), key, abi.sizes.td_claim);
+      if (bytes === null) return [];
+      const claim = Buffer.from(bytes);
+      const at = abi.offsets.td_claim;
+      const heardNs = claim.readBigUInt64LE(at.heard_ns);
+      const mac = claim.subarray(at.mac, at.mac + 6);
+      return heardNs === 0n ? [] : [{ address, mac: formatMac(mac), heardNs }];
+    });
+  }
+
   programs(): { name: string; fd: number }[] {
     return this.objects.flatMap((object) =>
       Object.entries(object.programs).map(([name, program]) => ({ name, fd: program.fd })),
@@ -202,7 +256,7 @@ export class DataPlane {
   /** Takes everything down: programs, pins, backstop, and the addresses this run added. */
   remove(): void {
     for (const { ifindex, ip, prefix } of this.addedAddresses) quietly(() => native.addressDelete(ifindex, ip, prefix));
-    detach(this.pins, [this.mirror, ...this.uplinks.map((uplink) => uplink.link)]);
+    detach(this.pins, [this.mirror, ...this.uplinks.map((uplink) => uplink.link)], this.config.virtualMac);
     this.close();
   }
 
@@ -258,8 +312,10 @@ export class DataPlane {
       }
     };
     open("mirror");
-    open("uplink");
+    const { virtualMac } = this.config;
+    open("uplink", virtualMac === undefined ? {} : { virtual_mac: parseMac(virtualMac) });
     open("witness", { netns_cookie: cookie });
+    open("snapshot");
   }
 
   private fill(): void {
@@ -272,6 +328,8 @@ export class DataPlane {
         addressKey.set(bytes, abi.offsets.td_address.ip);
         addressKey.writeUInt32LE(family, abi.offsets.td_address.family);
         native.bpfMapUpdate(this.mapFd("addresses"), addressKey, word(1));
+        native.bpfMapUpdate(this.mapFd("claims"), addressKey, new Uint8Array(abi.sizes.td_claim));
+        this.addressKeys.set(address, addressKey);
         const key = Buffer.alloc(abi.sizes.td_service_key);
         key.set(bytes, abi.offsets.td_service_key.ip);
         ports.writeUInt16BE(service.port ?? service.remotePort ?? 0);
@@ -281,6 +339,11 @@ export class DataPlane {
           service.port === undefined ? abi.TD_SERVICE_ACTIVE : abi.TD_SERVICE_PASSIVE;
         const value = Buffer.alloc(abi.sizes.td_service);
         value.writeUInt16LE(id, abi.offsets.td_service.id);
+        const flags =
+          (service.onCrash === "close" ? abi.TD_SERVICE_CRASH_MEANT : 0) |
+          (service.exitZeroMeansClose ? abi.TD_SERVICE_EXIT_ZERO_MEANT : 0) |
+          (service.mode === "delivered" ? abi.TD_SERVICE_DELIVERED : 0);
+        value.writeUInt16LE(flags, abi.offsets.td_service.flags);
         native.bpfMapUpdate(this.mapFd("services"), key, value);
       }
     });
@@ -312,7 +375,9 @@ export class DataPlane {
 
   private attach(): void {
     mkdirSync(this.pins, { recursive: true, mode: 0o700 });
-    this.undo.push(() => detach(this.pins, [this.mirror, ...this.uplinks.map((uplink) => uplink.link)]));
+    this.undo.push(() =>
+      detach(this.pins, [this.mirror, ...this.uplinks.map((uplink) => uplink.link)], this.config.virtualMac),
+    );
     // Tracing first: from the first segment on, no death goes unseen.
     for (const [name, program] of Object.entries(this.object("witness").programs))
       this.pinned(`link-${name}`, () => native.bpfTracingAttach(program.fd));
@@ -324,9 +389,25 @@ export class DataPlane {
       native.bpfTcAttach(link.ifindex, "ingress", required(inward), tcPriority, tcHandle);
       native.bpfTcAttach(link.ifindex, "egress", required(uplink.tc_uplink_out), tcPriority, tcHandle);
       if (!generic) this.attachXdp(link, required(uplink.xdp_uplink));
+      this.acceptVirtualMac(link);
     }
     native.bpfTcAttach(this.mirror.ifindex, "ingress", required(mirror.tc_mirror_in), tcPriority, tcHandle);
     this.attachXdp(this.mirror, required(mirror.xdp_mirror));
+  }
+
+  /** Also of a router that is fenced, whose network stack ignores what comes for it: nothing is to be done at a takeover. */
+  private acceptVirtualMac(link: LinkInfo): void {
+    const { virtualMac } = this.config;
+    if (virtualMac === undefined) return;
+    try {
+      forwardingEntry("replace", virtualMac, link.name);
+    } catch (error) {
+      throw new TandemError(
+        "VIRTUAL_MAC",
+        `${link.name} does not take the virtual MAC ${virtualMac}: ${sentenceOf(error).trim()}.`,
+        "The device must be able to receive a second address, or all frames (ip link set DEVICE promisc on).",
+      );
+    }
   }
 
   /** The pinned link of an earlier run is given the new program: no instant without one. */
@@ -389,8 +470,8 @@ export class DataPlane {
     }
   }
 
-  private object(name: "mirror" | "uplink" | "witness"): BpfObject {
-    const object = this.objects[["mirror", "uplink", "witness"].indexOf(name)];
+  private object(name: "mirror" | "uplink" | "witness" | "snapshot"): BpfObject {
+    const object = this.objects[["mirror", "uplink", "witness", "snapshot"].indexOf(name)];
     if (!object) throw new Error(`${name} is not loaded`);
     return object;
   }
@@ -462,11 +543,13 @@ export function detachDataPlane(config: Config): void {
   detach(
     config.paths.bpf,
     native.links().filter((link) => names.has(link.name)),
+    config.virtualMac,
   );
 }
 
 /** Takes down what a data plane with these pins and devices put up, whoever did it. */
-function detach(pins: string, links: LinkInfo[]): void {
+function detach(pins: string, links: LinkInfo[], virtualMac: string | undefined): void {
+  if (virtualMac !== undefined) for (const { name } of links) quietly(() => forwardingEntry("del", virtualMac, name));
   for (const link of links)
     for (const where of ["ingress", "egress"] as const)
       quietly(() => native.bpfTcDetach(link.ifindex, where, tcPriority, tcHandle));
@@ -488,6 +571,12 @@ function detach(pins: string, links: LinkInfo[]): void {
   quietly(() => {
     execFileSync("nft", ["delete", "table", "inet", backstopTable], { stdio: "ignore" });
   });
+}
+
+/** In the device's filter (ndo_dflt_fdb_add, net/core/rtnetlink.c). */
+function forwardingEntry(what: "replace" | "del", mac: string, device: string): void {
+  const words = ["fdb", what, mac, "dev", device, "self", ...(what === "replace" ? ["permanent"] : [])];
+  execFileSync("bridge", words, { stdio: ["ignore", "ignore", "pipe"] });
 }
 
 const rcuSwitch = "/sys/kernel/rcu_expedited";

@@ -11,6 +11,7 @@ declare module "raw-socket" {
     setOption(level: number, option: number, value: number): void;
     pauseRecv(): this;
     close(): this;
+    on(event: "message", listener: (buffer: Buffer, source: string) => void): this;
     on(event: "error", listener: (error: Error) => void): this;
     on(event: "close", listener: () => void): this;
   }

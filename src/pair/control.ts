@@ -3,15 +3,18 @@
 import { EventEmitter } from "node:events";
 import net from "node:net";
 import tls from "node:tls";
+import { encodeFrame, MessageReader, type Unframed } from "../app/framing.js";
 import type { RouterName } from "../config/schema.js";
 import { sentenceOf } from "../errors.js";
 import type { PairKeys } from "./keys.js";
-import { type ControlMessage, controlMessage, maxControlLine } from "./messages.js";
+import { type ControlMessage, controlMessage, maxControlLine, maxControlParts } from "./messages.js";
 
 const retryMs = 250;
 /** Long enough for two small routers under load; whoever connects and says nothing is gone after it. */
 const handshakeMs = 5000;
 const silenceMs = 15_000;
+/** Bytes that may wait for the partner. */
+const maxWaiting = 64 << 20;
 
 export interface ControlOptions {
   router: RouterName;
@@ -24,7 +27,8 @@ export interface ControlOptions {
 interface ControlEvents {
   up: [];
   down: [reason: string];
-  message: [message: ControlMessage];
+  /** `parts`: the bytes that came with it. */
+  message: [message: ControlMessage, parts: readonly Uint8Array[]];
   /** Something on the port that is not our partner; counted, never fatal. */
   refused: [reason: string];
 }
@@ -65,10 +69,14 @@ export class ControlChannel extends EventEmitter<ControlEvents> {
     server.on("error", (error) => this.emit("refused", sentenceOf(error)));
   }
 
-  /** False when there is no partner to hear it. */
-  send(message: ControlMessage): boolean {
+  /** False when there is no partner to hear it, or when it no longer keeps up: the connection then begins anew. */
+  send(message: Unframed<ControlMessage>, parts: readonly Uint8Array[] = []): boolean {
     if (this.socket === null) return false;
-    this.socket.write(`${JSON.stringify(message)}\n`);
+    if (this.socket.writableLength > maxWaiting) {
+      this.socket.destroy(new Error("the partner does not keep up"));
+      return false;
+    }
+    this.socket.write(encodeFrame(message, parts, maxControlLine));
     return true;
   }
 
@@ -114,18 +122,16 @@ export class ControlChannel extends EventEmitter<ControlEvents> {
     socket.setNoDelay(true);
     socket.setKeepAlive(true, 1000);
     let reason = "the partner closed it";
-    let buffered = Buffer.alloc(0);
+    const reader = new MessageReader({ line: maxControlLine, parts: maxControlParts, fds: 0, fdsAhead: 0 });
     socket.on("data", (chunk) => {
-      buffered = buffered.length === 0 ? chunk : Buffer.concat([buffered, chunk]);
-      for (let end = buffered.indexOf(10); end >= 0; end = buffered.indexOf(10)) {
-        const line = buffered.subarray(0, end).toString("utf8");
-        buffered = buffered.subarray(end + 1);
-        if (!this.receive(line)) {
-          socket.destroy(new Error("the partner sent a message this version does not know"));
-          return;
-        }
+      const messages: [ControlMessage, readonly Uint8Array[]][] = [];
+      try {
+        reader.push(chunk, [], ({ body, parts }) => messages.push([controlMessage.parse(body), parts]));
+      } catch (error) {
+        reader.abandon();
+        socket.destroy(new Error(`the partner's message is not understood (${sentenceOf(error)})`));
       }
-      if (buffered.length > maxControlLine) socket.destroy(new Error("the partner sent a line that is too long"));
+      for (const [message, parts] of messages) this.emit("message", message, parts);
     });
     socket.on("error", (error) => {
       reason = sentenceOf(error);
@@ -136,17 +142,5 @@ export class ControlChannel extends EventEmitter<ControlEvents> {
       this.emit("down", reason);
     });
     this.emit("up");
-  }
-
-  private receive(line: string): boolean {
-    let value: unknown;
-    try {
-      value = JSON.parse(line);
-    } catch {
-      return false;
-    }
-    const parsed = controlMessage.safeParse(value);
-    if (parsed.success) this.emit("message", parsed.data);
-    return parsed.success;
   }
 }

@@ -1,7 +1,7 @@
 // The pair's secrets: made once by `tandem pair init`, read at start. Nothing of them is ever logged.
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import type { RouterName } from "../config/schema.js";
 import { exitCodes, sentenceOf, TandemError } from "../errors.js";
@@ -16,31 +16,48 @@ export interface PairKeys {
   partnerCertificate: string;
 }
 
-/** Makes secret, a.crt, a.key, b.crt, b.key in `directory` (mode 0700; files 0600). Refuses to overwrite. */
+const names = ["secret", "a.crt", "a.key", "b.crt", "b.key"] as const;
+
+/** Makes them in `directory`, secrets with mode 0600. Throws TandemError KEYS_EXIST, or KEYS_FAILED; then nothing of them
+ * is left. */
 export function createPairKeys(directory: string): void {
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
-  chmodSync(directory, 0o700);
-  try {
-    writeFileSync(path.join(directory, "secret"), `${randomBytes(32).toString("hex")}\n`, { mode: 0o600, flag: "wx" });
-  } catch (error) {
+  const fileOf = (name: (typeof names)[number]): string => path.join(directory, name);
+  const there = names.filter((name) => existsSync(fileOf(name)));
+  if (there.length > 0)
     throw new TandemError(
       "KEYS_EXIST",
-      `${directory} cannot take new keys: ${sentenceOf(error)}.`,
+      `${directory} holds ${there.join(", ")} already.`,
       "Choose another directory, or remove the old keys from both routers first.",
       exitCodes.refused,
     );
-  }
-  for (const name of ["a", "b"]) {
-    const key = path.join(directory, `${name}.key`);
-    execFileSync(
-      "openssl",
-      ["req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "3650", "-subj", `/CN=tandem-${name}`]
-        .concat(["-addext", `subjectAltName=DNS:tandem-${name}`])
-        .concat(["-keyout", key, "-out", path.join(directory, `${name}.crt`)]),
-      { stdio: ["ignore", "ignore", "pipe"] },
+  try {
+    makeDirectory(path.resolve(directory), 0o700);
+    writeFileSync(fileOf("secret"), `${randomBytes(32).toString("hex")}\n`, { mode: 0o600, flag: "wx" });
+    for (const router of ["a", "b"] as const) {
+      execFileSync(
+        "openssl",
+        ["req", "-x509", "-newkey", "ed25519", "-nodes", "-days", "3650", "-subj", `/CN=tandem-${router}`]
+          .concat(["-addext", `subjectAltName=DNS:tandem-${router}`])
+          .concat(["-keyout", fileOf(`${router}.key`), "-out", fileOf(`${router}.crt`)]),
+        { stdio: ["ignore", "ignore", "pipe"] },
+      );
+      chmodSync(fileOf(`${router}.key`), 0o600);
+    }
+  } catch (error) {
+    for (const name of names) if (existsSync(fileOf(name))) rmSync(fileOf(name));
+    throw new TandemError(
+      "KEYS_FAILED",
+      `The keys cannot be made in ${directory}: ${sentenceOf(error)}.`,
+      "Name a directory that you may write to; openssl must be installed.",
     );
-    chmodSync(key, 0o600);
   }
+}
+
+/** And those above it. Node's own recursive mkdir never ends where the kernel lets nobody make one (/proc). */
+function makeDirectory(directory: string, mode: number): void {
+  if (existsSync(directory)) return;
+  makeDirectory(path.dirname(directory), 0o755);
+  mkdirSync(directory, { mode });
 }
 
 /** Reads this router's part. Throws TandemError KEYS_MISSING, KEYS_EXPOSED (others can read them), KEYS_INVALID. */

@@ -3,16 +3,19 @@
 import { Worker } from "node:worker_threads";
 import {
   type FromRecorder,
+  type HeldPlans,
   type PackedTakeoverReport,
   type RecorderStart,
   type RecorderStatus,
+  type RestoredNews,
   type TakeoverReport,
   type ToRecorder,
   unpackReport,
 } from "./messages.js";
+import type { CapturedFrame } from "./record-capture.js";
 
 /** Messages that no request waits for. */
-export type RecorderNotice = Extract<FromRecorder, { type: "events" | "progress" | "feed" }>;
+export type RecorderNotice = Extract<FromRecorder, { type: "events" | "progress" | "feed" | "handedOver" }>;
 
 type Answer = Extract<FromRecorder, { request: number }>;
 
@@ -20,12 +23,17 @@ export class RecorderClient {
   readonly #worker: Worker;
   readonly #waiting = new Map<number, { resolve: (answer: Answer) => void; reject: (error: Error) => void }>();
   #next = 1;
+  #restored: (news: RestoredNews) => void = () => {};
   #over: Error | null = null;
 
   private constructor(worker: Worker, onNotice: (notice: RecorderNotice) => void, onFailure: (error: Error) => void) {
     this.#worker = worker;
     worker.on("message", (message: FromRecorder) => {
-      if (message.type === "started") return;
+      if (message.type === "started" || message.type === "captured") return;
+      if (message.type === "restored") {
+        this.#restored(message);
+        return;
+      }
       if (!("request" in message)) {
         onNotice(message);
         return;
@@ -70,19 +78,60 @@ export class RecorderClient {
   socketEnded(key: Uint8Array, verdicts: number, copiedSeq: number | null): void {
     this.#send({ type: "socketEnded", key, verdicts, copiedSeq });
   }
-  async status(sessions: boolean): Promise<RecorderStatus> {
-    return (await this.#ask((request) => ({ type: "status", request, sessions }))) as RecorderStatus;
+  /** Joins, resume points and logged output: see ToRecorder. */
+  tell(
+    message: Extract<
+      ToRecorder,
+      { type: "application" | "absent" | "snapshot" | "fill" | "copied" | "watch" | "handover" | "confirm" | "log" }
+    >,
+  ): void {
+    this.#send(message);
   }
-  /** Old frames must be refused by now (architecture, section 6, step 2). */
-  async takeover(): Promise<TakeoverReport> {
-    return unpackReport((await this.#ask((request) => ({ type: "takeover", request }))) as PackedTakeoverReport);
+  /** With `sessions`, so many of them at most, those that are not ready first. */
+  async status(sessions: boolean, most = Number.MAX_SAFE_INTEGER): Promise<RecorderStatus> {
+    const told = sessions ? most : 0;
+    return (await this.#ask((request) => ({ type: "status", request, sessions: told }))) as RecorderStatus;
+  }
+  /** Sessions that have a gap in their output that only the active can fill, of what is recorded by now. */
+  async outputGaps(): Promise<number> {
+    const answer = await this.#ask((request) => ({ type: "outputGaps", request }));
+    return (answer as Extract<FromRecorder, { type: "outputGaps" }>).count;
+  }
+  /** Resolves when all sessions that can be are restored in advance; see ToRecorder. */
+  async prepare(): Promise<void> {
+    await this.#ask((request) => ({ type: "prepare", request }));
+  }
+  /** Old frames must be refused by now (architecture, section 6, step 2). `restored` comes first. */
+  takeover(): { restored: Promise<RestoredNews>; report: Promise<TakeoverReport> } {
+    const answer = this.#ask((request) => ({ type: "takeover", request }));
+    const report = answer.then((packed) => unpackReport(packed as PackedTakeoverReport));
+    const restored = new Promise<RestoredNews>((resolve, reject) => {
+      this.#restored = resolve;
+      report.catch(reject);
+    });
+    return { restored, report };
   }
   /** After a takeover, once its sockets have left repair mode behind an open gate. */
   inject(links: Omit<Extract<ToRecorder, { type: "inject" }>, "type">): void {
     this.#send({ type: "inject", ...links });
   }
+  async planHeld(keys: Uint8Array[]): Promise<HeldPlans["plans"]> {
+    return ((await this.#ask((request) => ({ type: "planHeld", request, keys }))) as HeldPlans).plans;
+  }
   async reset(): Promise<void> {
     await this.#ask((request) => ({ type: "reset", request }));
+  }
+  /** Frames of a session from now on, until the function that is returned is called. */
+  capture(id: number, onFrames: (frames: CapturedFrame[], dropped: number) => void): () => void {
+    const listener = (message: FromRecorder): void => {
+      if (message.type === "captured" && message.id === id) onFrames(message.frames, message.dropped);
+    };
+    this.#worker.on("message", listener);
+    this.#send({ type: "capture", id, on: true });
+    return () => {
+      this.#worker.off("message", listener);
+      this.#send({ type: "capture", id, on: false });
+    };
   }
   async stop(): Promise<void> {
     if (this.#over !== null) return;

@@ -8,6 +8,10 @@ import type { Recorder } from "./recorder.js";
 
 /** Bytes for one feed in one round, so that all get their turn. */
 const ROUND_BYTES = 1 << 20;
+/** Feeds ended in one round: some, and this part of those that wait. Each end wakes its application, and at a takeover
+ * all feeds end together, when the applications have more urgent things to do. */
+const ENDS_IN_ROUND = 4;
+const ENDS_PART = 1 / 256;
 
 type FeedWhat = Extract<FromRecorder, { type: "feed" }>["what"];
 
@@ -15,9 +19,11 @@ export class Feeds {
   readonly #fds = new Map<Session, number>();
   /** Sessions whose feed ends at their inEnd. */
   readonly #ending = new Set<Session>();
+  /** Those of them that have it all. */
+  readonly #complete = new Set<Session>();
 
   constructor(
-    readonly native: Pick<Native, "writeSome" | "shutdownWrite" | "closeFd">,
+    readonly native: Pick<Native, "writeSome" | "closeFd">,
     readonly tell: (session: Session, what: FeedWhat, offset: number) => void,
   ) {}
 
@@ -37,7 +43,7 @@ export class Feeds {
       return false;
     }
     this.#fds.set(session, fd);
-    this.tell(session, "attached", 0);
+    this.tell(session, "attached", session.fed);
     return true;
   }
 
@@ -47,6 +53,7 @@ export class Feeds {
     if (fd === undefined) return;
     this.#fds.delete(session);
     this.#ending.delete(session);
+    this.#complete.delete(session);
     recorder.feedable.delete(session);
     this.native.closeFd(fd);
     const offset = session.fed;
@@ -91,13 +98,22 @@ export class Feeds {
         total += written;
       }
       if (written < wanted || wanted >= ROUND_BYTES) continue;
-      if (!this.#ending.has(session)) recorder.feedable.delete(session);
-      else if (session.fed >= session.inEnd) {
-        this.native.shutdownWrite(fd);
-        this.drop(recorder, session, "ended");
+      if (this.#ending.has(session)) {
+        if (session.fed < session.inEnd) continue;
+        this.#complete.add(session);
       }
+      recorder.feedable.delete(session);
     }
+    this.#endSome(recorder);
     return total;
+  }
+
+  #endSome(recorder: Recorder): void {
+    let left = ENDS_IN_ROUND + Math.floor(this.#complete.size * ENDS_PART);
+    for (const session of this.#complete) {
+      if (left-- === 0) return;
+      this.drop(recorder, session, null);
+    }
   }
 
   /** Closes all feeds. */

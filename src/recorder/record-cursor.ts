@@ -1,7 +1,8 @@
 // Reads td_record fields in place from a batch of the ring reader: no object a record, no copy.
 //
-// A batch: {u32 length, u32 0, td_record, frame, padding to 8}, one after another. It starts 8-aligned, so every field
-// is naturally aligned; typed arrays read it in host order, which is the order the data plane writes.
+// A batch: {u32 length, u32 segments, td_record, frame, padding to 8}, one after another; input segments that continued
+// one another are one record (addon/src/record_merge.h). It starts 8-aligned, so every field is naturally aligned; typed
+// arrays read it in host order, which is the order the data plane writes.
 
 import { offsets, sizes, TD_RECORD_OUT } from "../abi.gen.js";
 
@@ -63,6 +64,10 @@ export class RecordCursor {
   /** The batch; payloadStart and the like are positions in it. */
   get bytes(): Uint8Array {
     return this.#u8;
+  }
+  /** How many segments it stands for. */
+  get segments(): number {
+    return this.#u32[(this.#at >> 2) - 1] as number;
   }
   /** Nanoseconds of the boot clock; exact to 2^53, that is 104 days, then to 2 ns. */
   get time(): number {

@@ -7,6 +7,9 @@
 
 import { TD_RECORD_CHECKSUM_OK, TD_VERDICT_FIN_CRASH, TD_VERDICT_RST_CRASH } from "../abi.gen.js";
 import { KEY_BYTES, tupleOf } from "../session/flow-key.js";
+import { type Confirm, type Handover, takeConfirm, takeHandover, takeLog } from "../session/handover.js";
+import { adopt, fill, hindranceOf, learn, prove, type SnapshotEntry } from "../session/join.js";
+import { type Md5Key, md5KeyOf } from "../session/md5-keys.js";
 import { MemoryBudget } from "../session/memory-budget.js";
 import { Reason, reasonBit } from "../session/reasons.js";
 import { TCP_ACK, TCP_RST, TCP_SYN } from "../session/segment.js";
@@ -18,6 +21,8 @@ import { RecordCursor } from "./record-cursor.js";
 export interface RecorderOptions {
   /** Mode of each service by its id (td_record.service); others count as delivered. */
   services: ReadonlyMap<number, ServiceMode>;
+  /** Configured; the active's application may give others (watch). */
+  md5Keys: readonly Md5Key[];
   /** Bytes each stream (one direction of a session) may span. */
   sessionBytes: number;
   /** Bytes of all stream buffers together. */
@@ -29,6 +34,7 @@ export interface RecorderOptions {
 }
 
 export const recorderDefaults = {
+  md5Keys: [],
   sessionBytes: 32 << 20,
   totalBytes: 1 << 30,
   halfOpenLimit: 16_384,
@@ -58,6 +64,8 @@ export interface RecorderEvents {
   closed: { session: Session; cause: CloseCause }[];
   /** Readiness changed. */
   reasons: Session[];
+  /** A join went on: adopted, a direction proven, something to fill in or not any more. */
+  joins: Session[];
 }
 export type CloseCause = "closed" | "socket-ended" | "reincarnated";
 
@@ -68,6 +76,11 @@ const LINGER_NS = 250e6;
 const SWEEP_NS = 1e9;
 /** Linux gives up on a SYN-ACK after 63 s (tcp_synack_retries 5). */
 const HALF_OPEN_NS = 64e9;
+
+/** How long the active has to tell which of two copies of some input it has taken. */
+const DOUBT_NS = 3e9;
+/** A snapshot that comes so long after a session's end is not of that session. */
+const STALE_SNAPSHOT_NS = 1e9;
 
 /** Ids are never used again in a process, so that a late notice of before a reset hits nothing. */
 let nextId = 1;
@@ -100,8 +113,12 @@ export class Recorder {
   /** Sessions with input for their feed, and those whose progress changed: whoever serves them empties these. */
   readonly feedable = new Set<Session>();
   readonly progressed = new Set<Session>();
+  /** Services that have an application on this router. */
+  readonly #attended = new Set<number>();
+  /** Live sessions that are doubtful, and since when. */
+  #doubtful = new Map<Session, number>();
   #touched: Session[] = [];
-  #events: RecorderEvents = { opened: [], closed: [], reasons: [] };
+  #events: RecorderEvents = { opened: [], closed: [], reasons: [], joins: [] };
   #lastFlow = 0;
   #lastSession: Session | undefined;
   #epoch = 0;
@@ -141,7 +158,7 @@ export class Recorder {
     const counters = this.counters;
     record.start(batch, bytes);
     while (record.next()) {
-      counters.records++;
+      counters.records += record.segments;
       const flow = record.flow;
       if (flow === 0) continue;
       if ((record.flags & TD_RECORD_CHECKSUM_OK) === 0) {
@@ -195,17 +212,124 @@ export class Recorder {
     if (session === undefined || session.closedAt !== 0 || session.endedAt !== 0) return;
     if (copiedSeq !== null && session.tracked) {
       const read = offsetOf(copiedSeq, session.firstIn, session.copied);
-      if (read < 0 || read > session.input.highest + 1) return;
+      // Of a join nobody knows yet how far its socket is.
+      if (read < 0 || (session.inputProven && read > session.input.highest + 1)) return;
     }
     session.endedAt = now;
     this.#ending.add(session);
   }
 
-  /** A live application reads the session from its start on. False, and nothing changed: it cannot any more. */
+  /** The active has no such socket: a session of which nothing is kept, and which only a last segment, or one of a socket
+   * in TIME-WAIT, made known, is none. One that is kept ends by its segments, or as the witness says. */
+  absent(key: Uint8Array, now: number): void {
+    const session = this.find(key);
+    if (session === undefined || session.tracked || session.closedAt !== 0) return;
+    this.#close(session, "socket-ended", now);
+  }
+
+  /** A service has an application on this router that its sessions can be given to, or has none any more. */
+  attend(service: number, present: boolean): void {
+    if (present) this.#attended.add(service);
+    else this.#attended.delete(service);
+    for (const session of this.#byId.values()) {
+      if (session.service !== service || session.closedAt !== 0) continue;
+      // A live session's application is there once it has its feed.
+      if (session.mode !== "live") {
+        if (present) session.dropReason(Reason.NoApplication);
+        else session.addReason(Reason.NoApplication);
+      }
+      if (!present) this.#unhold(session);
+      this.#hold(session);
+      this.#tell(session);
+    }
+  }
+
+  /** A locked snapshot of a socket of the active: the first one adopts a session whose beginning was not recorded, later
+   * ones prove it complete (join.ts). */
+  snapshot(entry: SnapshotEntry, now: number): void {
+    const session = this.find(entry.key);
+    if (session !== undefined && session.closedAt !== 0) {
+      if (now - session.closedAt < STALE_SNAPSHOT_NS) return;
+    } else if (session?.tracked) {
+      if (entry.adoption === session.adoption) this.#prove(session, entry);
+      return;
+    } else if (session !== undefined && now < session.adoptAfter) return;
+    const hindrance = hindranceOf(entry.snapshot);
+    if (hindrance === "state") return;
+    if (hindrance !== null && session !== undefined && session.closedAt === 0) {
+      session.addReason(hindrance);
+      this.#tell(session);
+      return;
+    }
+    const adopted = this.#replace(entry, session, now);
+    if (hindrance === null) adopt(adopted, entry, now);
+    else {
+      const { sndNxt, rcvNxt, sndUna } = entry.snapshot;
+      adopted.established = true;
+      adopted.giveUpAt(hindrance, sndNxt, rcvNxt, sndUna);
+    }
+    this.#events.opened.push(adopted);
+    this.#tell(adopted);
+  }
+
+  /** What lies unread in the receive queue of the active's socket from sequence number `seq` on. */
+  fill(key: Uint8Array, seq: number, bytes: Uint8Array): void {
+    const session = this.find(key);
+    if (session === undefined || !session.tracked || session.closedAt !== 0 || !session.needsFill) return;
+    fill(session, seq, bytes);
+    this.#changed(session);
+  }
+
+  /** The application on the active has read up to sequence number `seq`. */
+  copied(key: Uint8Array, seq: number): void {
+    const session = this.find(key);
+    if (session === undefined || !session.tracked || session.closedAt !== 0 || !session.established) return;
+    // It counts a FIN that was read; and what is recorded is in the ring before the active can have it, so what is not
+    // ingested is nobody's breach.
+    const offset = Math.min(offsetOf(seq, session.firstIn, session.copied), session.input.end);
+    if (offset <= session.copied) return;
+    session.vouch(offset);
+    session.copied = offset;
+    this.#changed(session);
+  }
+
+  /** The application on the active hands over. Null, or the name of the reason why it does not count. */
+  handover(session: Session, handover: Handover): string | null {
+    const refused = takeHandover(session, handover);
+    this.#changed(session);
+    return refused;
+  }
+
+  /** Moves the resume point; whether it did is said by `resume`. */
+  confirm(session: Session, confirm: Confirm): void {
+    takeConfirm(session, confirm);
+    this.#changed(session);
+  }
+
+  /** Output that is to reach the peer even if the active dies before it is sent. */
+  log(session: Session, outputStart: number, output: Uint8Array): void {
+    takeLog(session, outputStart, output);
+    this.#changed(session);
+  }
+
+  /** Progress of this session is told from now on; `md5`: its TCP MD5 key, null: as configured. */
+  watch(session: Session, md5: Uint8Array | null): void {
+    session.watched = true;
+    if (md5 !== null) {
+      session.md5 = md5;
+      session.revision++;
+      session.dropReason(Reason.Authenticated);
+    }
+    this.progressed.add(session);
+    this.#tell(session);
+  }
+
+  /** A live application reads the session from its start, or its hand-over, on. False, and nothing changed: it cannot any
+   * more. */
   attachFeed(session: Session): boolean {
-    if (session.mode !== "live" || !session.tracked || session.fed >= 0 || session.input.base > 0) return false;
-    if (session.closedAt !== 0) return false;
-    session.fed = 0;
+    if (session.mode !== "live" || !session.tracked || session.fed >= 0 || session.awaitsHandover) return false;
+    if (session.closedAt !== 0 || session.input.base > session.resume.inputOffset) return false;
+    session.fed = session.resume.inputOffset;
     this.feedable.add(session);
     this.progressed.add(session);
     session.dropReason(Reason.NoApplication);
@@ -216,8 +340,9 @@ export class Recorder {
   /** The application is gone. Another may start over only if nothing was let go of yet. */
   detachFeed(session: Session): void {
     session.fed = -1;
-    if (session.closedAt !== 0) return;
-    if (session.input.base > 0) session.giveUp(Reason.FeedLost);
+    // Taken over, and what is inherited meanwhile is still added to it.
+    if (session.closedAt !== 0 || session.inEnd >= 0) return;
+    if (session.input.base > session.resume.inputOffset) session.giveUp(Reason.FeedLost);
     session.addReason(Reason.NoApplication);
     this.#tell(session);
   }
@@ -261,8 +386,8 @@ export class Recorder {
 
   takeEvents(): RecorderEvents {
     const events = this.#events;
-    if (events.opened.length + events.closed.length + events.reasons.length > 0)
-      this.#events = { opened: [], closed: [], reasons: [] };
+    if (events.opened.length + events.closed.length + events.reasons.length + events.joins.length > 0)
+      this.#events = { opened: [], closed: [], reasons: [], joins: [] };
     return events;
   }
 
@@ -270,6 +395,8 @@ export class Recorder {
   forget(session: Session): void {
     session.input.release();
     session.output.release();
+    session.logged?.release();
+    session.logged = null;
     this.#byId.delete(session.id);
     if (this.#byFlow.get(session.flow) === session) this.#byFlow.delete(session.flow);
     if (this.#byTuple.get(session.tuple) === session) this.#byTuple.delete(session.tuple);
@@ -421,32 +548,50 @@ export class Recorder {
   }
 
   #open(record: RecordCursor, existing: Session | undefined, passive: boolean): Session {
-    const tuple = tupleOf(record.bytes, record.keyStart);
     if (existing !== undefined) {
       if (existing.closedAt === 0) this.#close(existing, "reincarnated", record.time);
       this.#byFlow.delete(existing.flow);
     }
-    const mode = this.#options.services.get(record.service) ?? "delivered";
-    const session = new Session(
-      nextId++,
-      record.flow,
-      record.bytes.slice(record.keyStart, record.keyStart + KEY_BYTES),
-      tuple,
-      record.service,
-      mode,
-      passive,
-      this.#options.sessionBytes,
-      this.budget,
-    );
+    const key = record.bytes.slice(record.keyStart, record.keyStart + KEY_BYTES);
+    const session = this.#create(nextId++, record.flow, key, record.service, passive, record.time);
     session.uplink = record.uplink;
-    session.lastTime = record.time;
-    session.openedAt = record.time;
-    if (mode === "live") session.addReason(Reason.NoApplication);
-    this.#byId.set(session.id, session);
-    this.#byTuple.set(tuple, session);
-    this.#byFlow.set(session.flow, session);
     this.#lastFlow = session.flow;
     this.#lastSession = session;
+    return session;
+  }
+
+  /** A session that stands in for one that nothing is kept of, under its id, or for none. */
+  #replace(entry: SnapshotEntry, existing: Session | undefined, now: number): Session {
+    const { key, service, passive } = entry;
+    if (existing === undefined || existing.closedAt !== 0) {
+      this.counters.opened++;
+      return this.#create(nextId++, existing?.flow ?? 0, key, service, passive, now);
+    }
+    if (!existing.established) this.counters.opened++;
+    this.forget(existing);
+    existing.closedAt = now; // whoever still holds it
+    const session = this.#create(existing.id, existing.flow, key, service, passive, now);
+    session.uplink = existing.uplink;
+    session.watched = existing.watched;
+    session.md5 = existing.md5;
+    return session;
+  }
+
+  /** `flow` 0: not known yet. */
+  #create(id: number, flow: number, key: Uint8Array, service: number, passive: boolean, now: number): Session {
+    const mode = this.#options.services.get(service) ?? "delivered";
+    const { sessionBytes } = this.#options;
+    const session = new Session(id, flow, key, tupleOf(key), service, mode, passive, sessionBytes, this.budget);
+    session.md5 = md5KeyOf(this.#options.md5Keys, service, key);
+    session.lastTime = now;
+    session.openedAt = now;
+    if (mode === "live" || !this.#attended.has(service)) session.addReason(Reason.NoApplication);
+    this.#byId.set(id, session);
+    this.#byTuple.set(session.tuple, session);
+    if (flow !== 0) {
+      this.#byFlow.set(flow, session);
+      if (this.#lastFlow === flow) this.#lastSession = session;
+    }
     return session;
   }
 
@@ -464,19 +609,54 @@ export class Recorder {
     if (session.closedAt !== 0) return;
     if (!session.audit(now)) session.giveUp(Reason.AuditBreach);
     session.trimInput();
+    if (session.logged !== null) session.releaseOutput();
     if (session.established && this.#halfOpen.delete(session)) {
       this.counters.opened++;
       this.#events.opened.push(session);
     }
-    this.#tell(session);
-    if (session.fed >= 0) {
-      this.progressed.add(session);
-      if (session.feedEnd > session.fed) this.feedable.add(session);
-    }
+    this.#changed(session);
     if (session.finished) this.#close(session, "closed", now);
   }
 
+  /** What follows from news of a session. */
+  #changed(session: Session): void {
+    session.revision++;
+    if (session.closedAt !== 0) return;
+    this.#hold(session);
+    this.#tell(session);
+    if (session.fed >= 0 || session.watched) this.progressed.add(session);
+    if (session.fed >= 0 && session.feedEnd > session.fed) this.feedable.add(session);
+  }
+
+  /** From when the application on the active may be told that all is ready, until it hands over: it hands over what it
+   * has read by then, and stands anywhere after what it had read and written so far. */
+  #hold(session: Session): void {
+    if (session.held || !session.awaitsHandover || !session.proven || !this.#attended.has(session.service)) return;
+    session.held = true;
+    if (session.mode === "confirmed") session.keepOutput = session.output.base;
+  }
+
+  #unhold(session: Session): void {
+    if (!session.held) return;
+    session.held = false;
+    session.keepOutput = Number.POSITIVE_INFINITY;
+  }
+
+  #prove(session: Session, entry: SnapshotEntry): void {
+    if (session.proven) learn(session, entry.snapshot);
+    else prove(session, entry.snapshot);
+    this.#changed(session);
+  }
+
+  #tellJoin(session: Session): void {
+    const told = (session.inputProven ? 1 : 0) | (session.outputProven ? 2 : 0) | (session.needsFill ? 4 : 0);
+    if (told === session.toldJoin) return;
+    session.toldJoin = told;
+    this.#events.joins.push(session);
+  }
+
   #tell(session: Session): void {
+    if (session.established) this.#tellJoin(session);
     if (session.reasons === session.toldReasons) return;
     if (session.reasons & ~Math.max(0, session.toldReasons) & reasonBit(Reason.AuditBreach))
       this.counters.auditBreaches++;
@@ -489,6 +669,8 @@ export class Recorder {
     session.closedAt = now;
     session.inEnd = Math.min(session.vouched, session.feedEnd);
     session.output.release();
+    session.logged?.release();
+    session.logged = null;
     if (session.fed < 0) session.input.release();
     if (this.#halfOpen.delete(session)) {
       // Nobody was told of it.
@@ -511,7 +693,16 @@ export class Recorder {
       if (now - session.openedAt < HALF_OPEN_NS) break;
       this.forget(session);
     }
+    const doubtful = new Map<Session, number>();
     for (const session of this.#byId.values()) {
+      if (session.mode === "live" && session.closedAt === 0 && session.doubtful && !session.awaitsHandover) {
+        // Its feed cannot pass bytes of which only the active knows the true copy. If that could not give them in the
+        // meantime, the session is joined anew, from what its application hands over.
+        const since = this.#doubtful.get(session) ?? now;
+        if (now - since < DOUBT_NS) doubtful.set(session, since);
+        else session.giveUp(Reason.AmbiguousInput);
+        this.#tell(session);
+      }
       if (session.suspicious && !session.audit(now)) {
         session.giveUp(Reason.AuditBreach);
         this.#tell(session);
@@ -521,6 +712,7 @@ export class Recorder {
         session.output.releaseIfEmpty();
       }
     }
+    this.#doubtful = doubtful;
   }
 }
 

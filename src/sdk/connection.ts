@@ -1,30 +1,28 @@
-// The application's connection to the agent of its own router: hello, registration, and sessions as they come.
+// One connection to the agent of this router, from hello to its end: requests and their answers, the sessions that are
+// offered on it, and what is said about the sessions that are protected on it.
 
 import { EventEmitter } from "node:events";
 import { type NativeError, native, type UnixChannel } from "../../addon/native.js";
 import { type RefusalCode, refusal } from "../app/errors.js";
-import { encodeMessage, MessageReader } from "../app/framing.js";
+import { MessageReader, type RawMessage } from "../app/framing.js";
 import {
   type AgentMessage,
   type AgentMessageOf,
-  DEFAULT_SOCKET_PATH,
+  type ApplicationMessage,
+  encodeMessage,
   OLDEST_VERSION,
   PROTOCOL_VERSION,
   parseAgentMessage,
-  type RawMessage,
   type Role,
+  TO_APPLICATION,
 } from "../app/messages.js";
 import { TandemError } from "../errors.js";
-import { StandbySession, socketFromDescriptor } from "./session.js";
-
-export interface ConnectOptions {
-  /** Path of the agent's Unix socket. Default /run/tandem/app.sock. */
-  path?: string;
-  /** Shown in the agent's status. Default the process's title. */
-  application?: string;
-}
+import type { AgentLink, Answered, ProtectedSession } from "./protected-session.js";
+import { type Protect, StandbySession, socketFromDescriptor, Takeover } from "./session.js";
 
 interface ConnectionEvents {
+  /** The agent has greeted us. */
+  welcome: [];
   session: [session: StandbySession];
   /** The agent's router has another role now. */
   role: [role: Role];
@@ -32,42 +30,33 @@ interface ConnectionEvents {
   end: [error: TandemError | null];
 }
 
-interface Pending {
-  resolve: () => void;
-  reject: (error: TandemError) => void;
-}
-
-export class StandbyConnection extends EventEmitter<ConnectionEvents> {
+export class AgentConnection extends EventEmitter<ConnectionEvents> implements AgentLink {
   /** The router's name, and its role when last heard of. */
   router = "";
   role: Role = "fenced";
   modes: string[] = [];
+  greeted = false;
   readonly #channel: UnixChannel;
-  readonly #reader = new MessageReader();
+  readonly #reader = new MessageReader(TO_APPLICATION);
+  readonly #protect: Protect;
   readonly #sessions = new Map<number, StandbySession>();
-  readonly #pending = new Map<number, Pending>();
+  readonly #protected = new Map<number, ProtectedSession>();
+  readonly #pending = new Map<number, Answered>();
   #nextRequest = 1;
-  #welcome: Pending | null;
   /** The fatal error the agent announced before it closed. */
   #reason: TandemError | null = null;
   #open = true;
 
-  /** Made by connectStandby. `fd` becomes this object's. */
-  constructor(fd: number, application: string, welcome: Pending) {
+  /** `protect`: how a session that is taken over here goes on protected. Throws TandemError `agent-absent`,
+   * `agent-refused`. */
+  constructor(path: string, application: string, protect: Protect) {
     super();
-    this.#welcome = welcome;
-    this.#channel = native.unixChannel(fd, {
+    this.#protect = protect;
+    this.#channel = native.unixChannel(connect(path), {
       onData: (data, fds) => this.#onData(data, fds),
       onClose: (error) => this.#finish(this.#reason ?? refusal("agent-gone", error?.message)),
     });
-    this.#channel.send(
-      encodeMessage({
-        type: "hello",
-        version: PROTOCOL_VERSION,
-        role: "standby",
-        application: application.slice(0, 64),
-      }),
-    );
+    this.tell({ type: "hello", version: PROTOCOL_VERSION, application: application.slice(0, 64) }, []);
   }
 
   /** Sessions that could be taken over, by id. */
@@ -75,18 +64,22 @@ export class StandbyConnection extends EventEmitter<ConnectionEvents> {
     return this.#sessions;
   }
 
-  /** Resolves when the agent has accepted; then its sessions arrive as "session" events. Rejects with TandemError:
-   * `unknown-service`, `service-taken`, `already-registered`, `mode-not-supported`, `agent-gone`. */
-  register(service: string, mode = "live"): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (!this.#open) {
-        reject(refusal("agent-gone"));
-        return;
-      }
-      const request = this.#nextRequest++;
-      this.#pending.set(request, { resolve, reject });
-      this.#channel.send(encodeMessage({ type: "register", service, mode, request }));
-    });
+  ask(message: ApplicationMessage, parts: Uint8Array[], fd: number | null, answered: Answered): void {
+    if (!this.#open) {
+      answered(refusal("agent-gone"));
+      return;
+    }
+    const request = this.#nextRequest++;
+    this.#pending.set(request, answered);
+    this.#channel.send(encodeMessage({ ...message, request }, parts), fd === null ? undefined : [fd]);
+  }
+
+  tell(message: ApplicationMessage, parts: Uint8Array[]): void {
+    if (this.#open) this.#channel.send(encodeMessage(message, parts));
+  }
+
+  route(id: number, session: ProtectedSession): void {
+    this.#protected.set(id, session);
   }
 
   /** Sessions already taken over stay; the others are lost. */
@@ -108,33 +101,23 @@ export class StandbyConnection extends EventEmitter<ConnectionEvents> {
   }
 
   #onMessage(raw: RawMessage): void {
-    const unclaimed = new Set(raw.fds);
-    const claim = (): number => {
-      const [fd] = unclaimed;
-      if (fd === undefined) throw refusal("unexpected-descriptors");
-      unclaimed.delete(fd);
-      return fd;
-    };
     try {
       const message = parseAgentMessage(raw);
-      if (message !== null) this.#handle(message, claim);
+      if (message !== null) this.#handle(message, raw);
     } finally {
-      for (const fd of unclaimed) native.closeFd(fd);
+      for (const fd of raw.fds) native.closeFd(fd);
     }
   }
 
-  #handle(message: AgentMessage, claim: () => number): void {
+  #handle(message: AgentMessage, raw: RawMessage): void {
     switch (message.type) {
       case "welcome":
         if (message.version < OLDEST_VERSION || message.version > PROTOCOL_VERSION) throw refusal("version");
         this.router = message.router;
         this.role = message.role;
         this.modes = message.modes;
-        this.#welcome?.resolve();
-        this.#welcome = null;
-        break;
-      case "registered":
-        this.#answered(message.request)?.resolve();
+        this.greeted = true;
+        this.emit("welcome");
         break;
       case "error":
         this.#onError(message);
@@ -144,18 +127,16 @@ export class StandbyConnection extends EventEmitter<ConnectionEvents> {
         this.emit("role", message.role);
         break;
       case "session": {
-        const session = new StandbySession(message, message.outputOffset, claim());
+        const feedFd = message.fds === 0 ? null : claim(raw);
+        const session = new StandbySession(message, raw.parts[0] as Buffer, feedFd);
         this.#sessions.set(message.id, session);
         this.emit("session", session);
         break;
       }
       case "progress":
         for (const [id, outputOffset, inputEnd] of message.sessions) {
-          const session = this.#sessions.get(id);
-          if (session === undefined) continue;
-          session.outputOffset = outputOffset;
-          session.inputEnd = inputEnd;
-          session.emit("progress", outputOffset, inputEnd);
+          this.#protected.get(id)?.progress(outputOffset);
+          this.#sessions.get(id)?.progress(outputOffset, inputEnd);
         }
         break;
       case "fin": {
@@ -178,31 +159,49 @@ export class StandbyConnection extends EventEmitter<ConnectionEvents> {
         break;
       }
       case "takeover":
-        this.#onTakeover(message, claim);
+        this.#onTakeover(message, raw);
+        break;
+      case "standbyReady":
+      case "ready":
+      case "unready":
+        this.#protected.get(message.id)?.hear(message);
+        break;
+      case "released":
+        this.#protected.delete(message.id);
+        this.#answered(message.request)?.(message);
+        break;
+      case "registered":
+      case "protected":
+      case "confirmed":
+      case "logged":
+        this.#answered(message.request)?.(message);
         break;
     }
   }
 
-  #onTakeover(message: AgentMessageOf<"takeover">, claim: () => number): void {
-    const { id, inputOffset, outputOffset } = message;
-    const session = this.#forget(id);
+  #onTakeover(message: AgentMessageOf<"takeover">, raw: RawMessage): void {
+    const session = this.#forget(message.id);
     if (session === undefined) return;
-    session.takeover = { socket: socketFromDescriptor(claim(), true), inputOffset, outputOffset };
-    session.outputOffset = outputOffset;
+    const socket = socketFromDescriptor(claim(raw), true);
+    const [state, outputSinceConfirm] = raw.parts as [Buffer, Buffer];
+    session.takeover = new Takeover(socket, message, state, outputSinceConfirm, session.service, this.#protect);
+    session.recorded = message.outputOffset;
     session.emit("takeover", session.takeover);
   }
 
   #onError(message: AgentMessageOf<"error">): void {
     const error = new TandemError(message.code, message.message, message.remedy);
+    const answered = this.#answered(message.request);
     if (message.fatal) this.#reason = error;
-    else this.#answered(message.request)?.reject(error);
+    else if (answered !== undefined) answered(error);
+    else if (message.id !== undefined) this.#protected.get(message.id)?.hear(message);
   }
 
-  #answered(request: number | undefined): Pending | undefined {
+  #answered(request: number | undefined): Answered | undefined {
     if (request === undefined) return undefined;
-    const pending = this.#pending.get(request);
+    const answered = this.#pending.get(request);
     this.#pending.delete(request);
-    return pending;
+    return answered;
   }
 
   #forget(id: number): StandbySession | undefined {
@@ -217,13 +216,20 @@ export class StandbyConnection extends EventEmitter<ConnectionEvents> {
     for (const fd of this.#reader.abandon()) native.closeFd(fd);
     this.#channel.destroy();
     const failure = error ?? refusal("agent-gone");
-    this.#welcome?.reject(failure);
-    for (const pending of this.#pending.values()) pending.reject(failure);
-    this.#pending.clear();
     for (const session of this.#sessions.values()) lose(session, failure);
     this.#sessions.clear();
     this.emit("end", error);
+    for (const answered of this.#pending.values()) answered(failure);
+    this.#pending.clear();
+    this.#protected.clear();
   }
+}
+
+/** Takes the message's next descriptor. */
+function claim(raw: RawMessage): number {
+  const fd = raw.fds.shift();
+  if (fd === undefined) throw refusal("unexpected-descriptors");
+  return fd;
 }
 
 function lose(session: StandbySession, error: TandemError): void {
@@ -239,20 +245,10 @@ const connectErrors: Record<string, RefusalCode> = {
   EPERM: "agent-refused",
 };
 
-/** Connects to the agent of this router. Rejects with TandemError: `agent-absent`, `agent-refused`, `agent-gone`,
- * `version`, `too-many-connections`. */
-export async function connectStandby(options: ConnectOptions = {}): Promise<StandbyConnection> {
-  const path = options.path ?? DEFAULT_SOCKET_PATH;
-  let fd: number;
+function connect(path: string): number {
   try {
-    fd = native.unixConnect(path);
+    return native.unixConnect(path);
   } catch (error) {
     throw refusal(connectErrors[(error as NativeError).code] ?? "agent-refused", `(${path})`, { cause: error });
   }
-  return new Promise((resolve, reject) => {
-    const connection = new StandbyConnection(fd, options.application ?? process.title, {
-      resolve: () => resolve(connection),
-      reject,
-    });
-  });
 }

@@ -1,5 +1,6 @@
-// The output a standby application has produced and that is not known to be recorded from the active: counts stream
-// offsets, keeps exactly the bytes that a takeover might have to send. Pure; no I/O.
+// The output an application has produced and that is not known to be recorded from the active: counts stream offsets,
+// keeps exactly the bytes that a takeover might have to send (standby) or that a confirm has to bring along (active).
+// Pure; no I/O.
 
 /** Bytes of one block; small writes share one. */
 const BLOCK = 4096;
@@ -10,12 +11,13 @@ export class HeldOutput {
   #tail = 0;
   /** Bytes of the first block that are dropped already. */
   #head = 0;
-  #produced = 0;
+  #produced: number;
   #released: number;
 
-  /** `released`: the offset up to which the output needs nothing from us. */
-  constructor(released = 0) {
+  /** `released`: the offset up to which the output needs nothing from us; `produced`: that of the first byte to come. */
+  constructor(released = 0, produced = 0) {
     this.#released = released;
+    this.#produced = produced;
   }
 
   /** Stream offset of the next byte the application will produce. */
@@ -49,6 +51,22 @@ export class HeldOutput {
     }
   }
 
+  /** A copy of [start, end), which must be held: released <= start, end <= produced. */
+  copy(start: number, end: number): Buffer {
+    const bytes = Buffer.allocUnsafeSlow(end - start);
+    let at = 0;
+    let skip = start - this.#released;
+    for (const view of this.#views()) {
+      if (at === bytes.length) break;
+      if (skip >= view.length) skip -= view.length;
+      else {
+        at += view.copy(bytes, at, skip);
+        skip = 0;
+      }
+    }
+    return bytes;
+  }
+
   /** Drops what lies before `offset`. False, and nothing is done, if `offset` is before what was released already: those
    * bytes are gone. */
   release(offset: number): boolean {
@@ -74,10 +92,7 @@ export class HeldOutput {
 
   /** Hands over what is kept, in order; from here on it counts as released. */
   take(): Buffer[] {
-    const last = this.#blocks.length - 1;
-    const views = this.#blocks.map((block, index) =>
-      block.subarray(index === 0 ? this.#head : 0, index === last ? this.#tail : block.length),
-    );
+    const views = this.#views();
     this.#blocks = [];
     this.#head = 0;
     this.#tail = 0;
@@ -90,6 +105,13 @@ export class HeldOutput {
     const rest = this.#beyond(chunk);
     this.#released = Math.max(this.#released, this.#produced);
     return rest;
+  }
+
+  #views(): Buffer[] {
+    const last = this.#blocks.length - 1;
+    return this.#blocks.map((block, index) =>
+      block.subarray(index === 0 ? this.#head : 0, index === last ? this.#tail : block.length),
+    );
   }
 
   #beyond(chunk: Buffer): Buffer {

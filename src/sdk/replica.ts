@@ -14,7 +14,10 @@ import type net from "node:net";
 import { Duplex } from "node:stream";
 import { refusal } from "../app/errors.js";
 import { HeldOutput } from "./held-output.js";
+import { InputTap } from "./input-tap.js";
+import type { HandoverAnswer, ProtectedSession } from "./protected-session.js";
 import type { StandbySession, Takeover } from "./session.js";
+import { closeSpentFeed } from "./spent-feeds.js";
 
 type Callback = (error?: Error | null) => void;
 
@@ -31,8 +34,16 @@ export class Replica extends Duplex {
   readonly pending = false;
   /** As net.Socket's: milliseconds, 0 for none. */
   timeout = 0;
-  readonly #held = new HeldOutput();
+  readonly #feed: net.Socket;
+  readonly #held: HeldOutput;
   readonly #holdLimit: number;
+  #handover: (() => HandoverAnswer | null) | null = null;
+  #tap: InputTap | null = null;
+  /** After the takeover, with a handover. */
+  #protected: ProtectedSession | null = null;
+  /** Bytes of the write that is not called back yet, and what calls it back. */
+  #writing = 0;
+  #written: Callback | null = null;
   /** The write that waits for the output to be recorded. */
   #waiting: Callback | null = null;
   /** The end() that waits for it. */
@@ -46,43 +57,67 @@ export class Replica extends Duplex {
   #source: net.Socket;
   #reading = false;
   /** Input bytes taken from the source so far. */
-  #inputOffset = 0;
+  #inputOffset: number;
   #inputEnded = false;
   #feedEnded = false;
   #noDelay: boolean | null = null;
   #keepAlive: { on: boolean; delay: number } | null = null;
 
-  constructor(session: StandbySession, options: ReplicaOptions) {
+  /** Made by StandbySession.replica. */
+  constructor(session: StandbySession, feed: net.Socket, options: ReplicaOptions) {
     super({ allowHalfOpen: options.allowHalfOpen ?? true });
     this.session = session;
     this.#holdLimit = options.holdLimit ?? 1_048_576;
-    this.#source = session.feed;
-    this.#held.release(session.outputOffset);
+    this.#feed = feed;
+    this.#source = feed;
+    this.#inputOffset = session.inputOffset;
+    this.#held = new HeldOutput(Math.max(session.recorded, session.outputOffset), session.outputOffset);
     // Paused before anybody listens: it flows when the application reads.
-    session.feed.pause();
-    session.feed.on("data", (chunk: Buffer) => this.#onInput(session.feed, chunk));
-    session.feed.on("close", () => this.#onFeedEnd());
+    feed.pause();
+    feed.on("data", (chunk: Buffer) => this.#onInput(feed, chunk));
+    feed.on("close", () => this.#onFeedEnd());
     session.on("progress", (outputOffset) => this.#onProgress(outputOffset));
     session.on("fin", () => this.#advanceInput());
     session.on("closed", () => this.#onClosed());
     session.on("lost", (error) => this.#onLost(error));
     session.on("takeover", (takeover) => this.#onTakeover(takeover));
     // What happened before the application asked for the replica.
-    if (session.feed.destroyed) this.#feedEnded = true;
+    if (feed.destroyed) this.#feedEnded = true;
     if (session.takeover !== null) this.#onTakeover(session.takeover);
     else if (session.lostError !== null) this.#onLost(session.lostError);
     else if (session.closedCause !== null) this.#onClosed();
     this.#advanceInput();
   }
 
+  /** While this router is the active one the session is protected, so that a standby that joins can go on with it: see
+   * ProtectOptions. Offsets are the replica's inputOffset and outputOffset. */
+  protect(handover: () => HandoverAnswer | null): void {
+    this.#handover = handover;
+    this.#tap ??= new InputTap(this);
+    const { takeover } = this.session;
+    if (this.#socket !== null && takeover !== null) this.#protectAt(takeover);
+  }
+
   get takenOver(): boolean {
     return this.#socket !== null;
+  }
+  /** Bytes of the input that the application has had, from the session's first one on. */
+  get inputOffset(): number {
+    return this.#inputOffset - this.readableLength;
+  }
+  /** Bytes of output that the application has produced, from the session's first one on. */
+  get outputOffset(): number {
+    return this.#held.produced + this.#queued;
+  }
+  /** Bytes that wait in the stream behind a write. */
+  get #queued(): number {
+    return this.writableLength - this.#writing;
   }
   get bytesRead(): number {
     return this.#inputOffset;
   }
   get bytesWritten(): number {
-    return this.#held.produced;
+    return this.outputOffset;
   }
   get localAddress(): string {
     return this.session.local.ip;
@@ -190,19 +225,27 @@ export class Replica extends Duplex {
     this.#waiting = null;
     this.#ending = null;
     if (this.#socket !== null) {
-      this.session.feed.destroy();
+      this.#feed.destroy();
       if (this.#resetting) this.#socket.resetAndDestroy();
       else this.#socket.destroy();
     } else {
       // The active's socket is still there, so the session goes on without a reader: its input is read and dropped, and
       // its output is still ours to finish at a takeover.
-      this.session.feed.resume();
+      this.#feed.resume();
     }
     callback(error);
     waiting?.(error);
   }
 
-  #output(chunks: Buffer[], callback: Callback): void {
+  #output(chunks: Buffer[], callBack: Callback): void {
+    const callback: Callback = (error) => {
+      if (this.#written !== callback) return;
+      this.#writing = 0;
+      this.#written = null;
+      callBack(error);
+    };
+    this.#writing = chunks.reduce((sum, { length }) => sum + length, 0);
+    this.#written = callback;
     if (this.#discarding) {
       callback();
       return;
@@ -230,8 +273,13 @@ export class Replica extends Duplex {
       return;
     }
     if (some.length > 0) socket.cork();
-    for (const piece of some) socket.write(piece);
-    socket.write(last, callback);
+    if (this.#protected === null) {
+      for (const piece of some) socket.write(piece);
+      socket.write(last, callback);
+    } else {
+      for (const piece of some) void this.#protected.write(piece);
+      this.#protected.write(last).then(() => callback(), callback);
+    }
     if (some.length > 0) socket.uncork();
   }
 
@@ -251,7 +299,8 @@ export class Replica extends Duplex {
 
   #onProgress(outputOffset: number): void {
     if (this.#socket !== null) return;
-    if (!this.#held.release(outputOffset)) {
+    // What came before the state that was handed over needs nothing from us, recorded or not.
+    if (!this.#held.release(Math.max(outputOffset, this.session.outputOffset))) {
       this.#fail("The recorded output went back.");
       return;
     }
@@ -261,7 +310,7 @@ export class Replica extends Duplex {
   #onInput(source: net.Socket, chunk: Buffer): void {
     this.#inputOffset += chunk.length;
     const { finOffset, takeover } = this.session;
-    if (source === this.session.feed && takeover !== null && this.#inputOffset > takeover.inputOffset) {
+    if (source === this.#feed && takeover !== null && this.#inputOffset > takeover.inputOffset) {
       this.#fail("The feed goes beyond the takeover's input offset.");
       return;
     }
@@ -280,14 +329,14 @@ export class Replica extends Duplex {
   #advanceInput(): void {
     const { finOffset, takeover } = this.session;
     if (finOffset !== null && this.#inputOffset === finOffset) this.#endInput();
-    if (takeover === null || this.#socket === null || this.#source !== this.session.feed) return;
+    if (takeover === null || this.#socket === null || this.#source !== this.#feed) return;
     if (this.#inputOffset < takeover.inputOffset) {
       if (this.#feedEnded) this.#fail("The feed ended before the takeover's input offset.");
       return;
     }
     const socket = takeover.socket;
     this.#source = socket;
-    this.session.feed.destroy();
+    closeSpentFeed(this.#feed);
     socket.pause();
     socket.on("data", (chunk: Buffer) => this.#onInput(socket, chunk));
     socket.on("end", () => this.#endInput());
@@ -323,7 +372,7 @@ export class Replica extends Duplex {
   #onLost(error: Error): void {
     this.#discarding = true;
     this.destroy(error);
-    this.session.feed.destroy();
+    this.#feed.destroy();
   }
 
   #onTakeover(takeover: Takeover): void {
@@ -349,6 +398,7 @@ export class Replica extends Duplex {
     if (this.timeout > 0) socket.setTimeout(this.timeout);
     if (this.#noDelay !== null) socket.setNoDelay(this.#noDelay);
     if (this.#keepAlive !== null) socket.setKeepAlive(this.#keepAlive.on, this.#keepAlive.delay);
+    if (this.#handover !== null) this.#protectAt(takeover);
     const waiting = this.#waiting;
     this.#waiting = null;
     this.#send(socket, this.#held.take(), (error) => waiting?.(error));
@@ -365,11 +415,27 @@ export class Replica extends Duplex {
     this.#advanceInput();
   }
 
+  #protectAt(takeover: Takeover): void {
+    this.#protected = takeover.protect({ handover: () => this.#handedOver() });
+  }
+
+  /** The application's answer, and the bytes that it has not had from us. */
+  #handedOver(): HandoverAnswer | null {
+    // All that the application has produced must be with the protected session, which gets what it lacks to the standby.
+    // Behind a write that waits for the peer there may be more: it need not wait.
+    if (this.#queued > 0) this.#written?.();
+    const complete = this.#source === this.#socket && this.#queued === 0;
+    const answer = complete ? (this.#handover?.() ?? null) : null;
+    const unread = this.#tap?.unread() ?? null;
+    if (answer === null || unread === null) return null;
+    return { ...answer, inputBuffer: Buffer.concat([answer.inputBuffer ?? Buffer.alloc(0), unread]) };
+  }
+
   /** Rather a reset than a stream with a hole or a repeated byte. */
   #fail(detail: string): void {
     this.#discarding = true;
     this.#socket?.resetAndDestroy();
-    this.session.feed.destroy();
+    this.#feed.destroy();
     this.destroy(refusal("feed-mismatch", `Session ${this.session.id}. ${detail}`));
   }
 }

@@ -20,17 +20,30 @@ export interface SessionKey {
   peerPort: number;
 }
 
-/** The readable form of a td_flow_key. */
-export function readKey(bytes: Uint8Array): SessionKey {
-  const family = bytes[K.family] === 6 ? 6 : 4;
-  const port = (at: number): number => ((bytes[at] as number) << 8) | (bytes[at + 1] as number);
+/** The same as bytes: the addresses are views into the key, 16 bytes each, an IPv4 address in the first 4. */
+export interface Endpoints {
+  family: 4 | 6;
+  localIp: Uint8Array;
+  localPort: number;
+  peerIp: Uint8Array;
+  peerPort: number;
+}
+
+export function endpointsOf(key: Uint8Array): Endpoints {
+  const port = (at: number): number => ((key[at] as number) << 8) | (key[at + 1] as number);
   return {
-    family,
-    localIp: formatIp(family, bytes.subarray(K.local_ip, K.local_ip + 16)),
+    family: key[K.family] === 6 ? 6 : 4,
+    localIp: key.subarray(K.local_ip, K.local_ip + 16),
     localPort: port(K.local_port),
-    peerIp: formatIp(family, bytes.subarray(K.peer_ip, K.peer_ip + 16)),
+    peerIp: key.subarray(K.peer_ip, K.peer_ip + 16),
     peerPort: port(K.peer_port),
   };
+}
+
+/** The readable form of a td_flow_key. */
+export function readKey(key: Uint8Array): SessionKey {
+  const { family, localIp, localPort, peerIp, peerPort } = endpointsOf(key);
+  return { family, localIp: formatIp(family, localIp), localPort, peerIp: formatIp(family, peerIp), peerPort };
 }
 
 /** A td_flow_key as bytes. The addresses are 16 bytes, an IPv4 address in the first 4. */

@@ -1,12 +1,11 @@
 // What a takeover needs of one session: the numbers for TCP_REPAIR, what the injector replays, what the nudge sends.
 
 import type { RestoreSession } from "../../addon/native.js";
-import { offsets } from "../abi.gen.js";
+import { endpointsOf } from "./flow-key.js";
 import { buildFrame, TCP_ACK, TCP_FIN, TCP_PSH, type UnackedOutput } from "./segment.js";
 import { sequenceOf } from "./sequence.js";
-import type { Session } from "./session.js";
+import type { ResumePoint, Session } from "./session.js";
 
-const K = offsets.td_flow_key;
 /** RFC 9293, 3.7.1: what counts when a SYN has no MSS option. */
 const DEFAULT_MSS = { 4: 536, 6: 1220 } as const;
 /** Ahead of the last TSval, clock ticks: more than the peer can have seen since, and harmless (facts.md). */
@@ -14,13 +13,23 @@ const TIMESTAMP_MARGIN = 200;
 const TIMESTAMP_MAX_STEP = 2 ** 30;
 /** Payload bytes of an injected frame: fits where an MTU of 1500 is, with room for headers and timestamps. */
 const INJECTED_BYTES = 1400;
+const noBytes = new Uint8Array(0);
 
 export interface Plan {
   restore: RestoreSession;
-  /** The resume point of a live application, and the offset after `restore.received`: the same, in_end. */
+  /** The offset after `restore.received`: in_end. */
   inputOffset: number;
-  /** End of the recorded output: where the application's output must go on. */
+  /** End of the recorded and logged output: where the application's output must go on. */
   outputOffset: number;
+  /** Where the application stands: the restored socket's first byte is input byte `resume.inputOffset`. */
+  resume: ResumePoint;
+  /** Confirmed: output [resume.outputOffset, outputOffset), so that nothing is answered twice. Else empty. */
+  sinceConfirm: Uint8Array;
+  /** Output that was logged and not recorded: goes into the socket after the release, before anything else. */
+  logged: Uint8Array;
+  /** Offsets of the restored kernel socket's first bytes, for a later join (anchorOf). Output of a session that the
+   * active opened: one more, since a restored socket did not count the SYN that every other one of those did. */
+  base: { input: number; output: number };
   /** Delivered services: nothing the application had written is missing from the record; null: it was never stamped. */
   clean: boolean | null;
   /** The peer has finished after inputOffset, and the active had acknowledged it. */
@@ -36,24 +45,6 @@ export interface Plan {
   /** A FIN the active had not acknowledged, by its offset; -1: none. */
   finCandidate: number;
   unacked: UnackedOutput;
-}
-
-/** The addresses and ports of a td_flow_key as the restore wants them; the addresses are views into it. */
-export function endpointsOf(key: Uint8Array): {
-  family: 4 | 6;
-  localIp: Uint8Array;
-  peerIp: Uint8Array;
-  localPort: number;
-  peerPort: number;
-} {
-  const port = (at: number): number => ((key[at] as number) << 8) | (key[at + 1] as number);
-  return {
-    family: key[K.family] === 6 ? 6 : 4,
-    localIp: key.subarray(K.local_ip, K.local_ip + 16),
-    peerIp: key.subarray(K.peer_ip, K.peer_ip + 16),
-    localPort: port(K.local_port),
-    peerPort: port(K.peer_port),
-  };
 }
 
 /** Where our timestamp clock goes on: the last TSval sent, what has passed since, and a margin. A restored clock that
@@ -75,7 +66,8 @@ export function planTakeover(session: Session, nowNs: number, inEnd = session.in
   const { input, output, firstIn, firstOut } = session;
   // Named one by one where they are used: spreading them took most of the time of a plan.
   const { family, localIp, peerIp, localPort, peerPort } = endpointsOf(session.key);
-  const resume = session.mode === "live" ? inEnd : Math.min(session.copied, inEnd);
+  const resume = resumeAt(session, inEnd);
+  const logged = session.logged?.copy(output.end, session.loggedEnd) ?? noBytes;
   const timestamps = session.timestamps ? nextTimestamp(session, nowNs) : null;
   const scales = session.scales;
   const bytes = output.copy(session.peerAck, output.end);
@@ -83,12 +75,7 @@ export function planTakeover(session: Session, nowNs: number, inEnd = session.in
   const receiveWindow = Math.max(0, session.rightEdge - inEnd);
   const mss = session.peerOptions?.mss ?? DEFAULT_MSS[family];
   const outputFin = session.finOut >= 0 && session.finOut === output.end;
-
-  const sentEnd = Math.max(output.highest, session.finOut + 1);
-
-  const candidates: { offset: number; bytes: Uint8Array }[] = [];
-  if (input.end > inEnd) candidates.push({ offset: inEnd, bytes: input.copy(inEnd, input.end) });
-  for (const { start, end } of input.pieces()) candidates.push({ offset: start, bytes: input.copy(start, end) });
+  const { sentEnd } = session;
 
   return {
     restore: {
@@ -99,12 +86,12 @@ export function planTakeover(session: Session, nowNs: number, inEnd = session.in
       peerPort,
       sndUna: sequenceOf(session.peerAck, firstOut),
       unacked: bytes,
-      rcvSeq: sequenceOf(resume, firstIn),
-      received: input.copy(resume, inEnd),
+      rcvSeq: sequenceOf(resume.inputOffset, firstIn),
+      received: input.copy(resume.inputOffset, inEnd),
       mss,
       sndWscale: scales?.peer ?? null,
       rcvWscale: scales?.own ?? null,
-      sackPermitted: session.peerOptions?.sack === true && session.ownOptions?.sack === true,
+      sackPermitted: session.sackPermitted,
       timestamp: timestamps,
       window: {
         sndWl1: sequenceOf(Math.min(session.windowSeq, inEnd), firstIn),
@@ -113,16 +100,22 @@ export function planTakeover(session: Session, nowNs: number, inEnd = session.in
         rcvWnd: receiveWindow,
         rcvWup: sequenceOf(inEnd, firstIn),
       },
+      options: session.options,
+      md5: session.md5,
     },
     inputOffset: inEnd,
-    outputOffset: output.end,
+    outputOffset: session.loggedEnd,
+    resume,
+    sinceConfirm: session.mode === "confirmed" ? outputFrom(session, resume.outputOffset) : noBytes,
+    logged,
+    base: { input: resume.inputOffset, output: session.peerAck + (session.passive ? 0 : 1) },
     // write_seq counts a FIN that is queued.
     clean: session.written < 0 ? null : session.written <= output.end + (outputFin ? 1 : 0),
     outputAhead: sentEnd > output.end && !outputFin ? sequenceOf(sentEnd, firstOut) : null,
     inputFin: session.finIn >= 0,
     outputFin,
     outputFinAcked: session.finOutAcked,
-    candidates,
+    candidates: candidatesOf(session, inEnd),
     finCandidate: session.finCandidate,
     unacked: {
       family,
@@ -136,9 +129,33 @@ export function planTakeover(session: Session, nowNs: number, inEnd = session.in
       ack,
       window: Math.min(0xffff, Math.floor(receiveWindow / 2 ** (scales?.own ?? 0))),
       timestamps: timestamps === null ? null : { value: timestamps, echo: session.tsRecent },
+      md5: session.md5,
       segmentBytes: session.largestOutput > 0 ? session.largestOutput : DEFAULT_MSS[family],
     },
   };
+}
+
+function resumeAt(session: Session, inEnd: number): ResumePoint {
+  const outputOffset = session.loggedEnd;
+  if (session.mode === "live") return { inputOffset: inEnd, outputOffset, source: "live" };
+  if (session.mode === "confirmed") return session.resume;
+  return { inputOffset: Math.min(session.copied, inEnd), outputOffset, source: "delivered" };
+}
+
+/** All output from `offset` on, recorded and logged. */
+function outputFrom(session: Session, offset: number): Uint8Array {
+  const { output, logged, loggedEnd } = session;
+  const recorded = output.copy(offset, output.end);
+  if (logged === null || loggedEnd === output.end) return recorded;
+  return Buffer.concat([recorded, logged.copy(Math.max(offset, output.end), loggedEnd)]);
+}
+
+/** Recorded input beyond `inEnd`, copied. */
+export function candidatesOf({ input }: Session, inEnd: number): Plan["candidates"] {
+  const candidates: Plan["candidates"] = [];
+  if (input.end > inEnd) candidates.push({ offset: inEnd, bytes: input.copy(inEnd, input.end) });
+  for (const { start, end } of input.pieces()) candidates.push({ offset: start, bytes: input.copy(start, end) });
+  return candidates;
 }
 
 /** The frames the injector sends into the restored stack, in order: the peer's last valid ACK (it sets the window and
@@ -161,6 +178,7 @@ export function injectorFrames(session: Session, plan: Plan, routerMac: Uint8Arr
       payload,
       // The value the active echoed: a greater one, which may be forged, would make the stack refuse the true peer.
       timestamps: session.timestamps ? { value: session.tsRecent, echo: session.tsEcho } : null,
+      md5: session.md5,
     };
     frames.push(buildFrame(fields, peerMac, routerMac));
   };

@@ -18,6 +18,10 @@ export const Reason = {
   Authenticated: 14,
   RestoreFailed: 15,
   HandshakeBroken: 16,
+  InputIncomplete: 17,
+  OutputIncomplete: 18,
+  AwaitingHandover: 19,
+  OutputGap: 20,
 } as const;
 export type Reason = (typeof Reason)[keyof typeof Reason];
 
@@ -38,6 +42,10 @@ export const reasonNames: Record<Reason, string> = {
   14: "authenticated",
   15: "restore-failed",
   16: "handshake-broken",
+  17: "input-incomplete",
+  18: "output-incomplete",
+  19: "awaiting-handover",
+  20: "output-gap",
 };
 
 export const reasonSentences: Record<Reason, string> = {
@@ -57,6 +65,10 @@ export const reasonSentences: Record<Reason, string> = {
   14: "Its segments are authenticated (TCP MD5 or TCP-AO), and the standby has no key.",
   15: "The kernel refused to restore it.",
   16: "The SYN that the SYN-ACK answers was not recorded.",
+  17: "It began before the standby recorded it, and not all input that a takeover needs is proven to be recorded.",
+  18: "It began before the standby recorded it, and not all output that a takeover needs is proven to be recorded.",
+  19: "The application on the active has not handed over its state and buffers yet.",
+  20: "The mirror link lost output that the active had not sent again when it died, and its peer may hold what came after.",
 };
 
 /** Reasons are kept as a set of bits: bit n is reason n. */

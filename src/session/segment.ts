@@ -1,4 +1,7 @@
-// Builds a complete TCP segment, checksums right: as an IP packet (nudges) or as an Ethernet frame (the injector).
+// Builds a complete TCP segment, checksums and signature right: as an IP packet (nudges) or as an Ethernet frame (the
+// injector).
+
+import { createHash } from "node:crypto";
 
 export const TCP_FIN = 1;
 export const TCP_SYN = 2;
@@ -25,7 +28,15 @@ export interface SegmentFields {
   timestamps: { value: number; echo: number } | null;
   /** Further options, a multiple of 4 bytes (SYN and SYN-ACK). */
   options?: Uint8Array;
+  /** TCP MD5 key (RFC 2385); null: the session is unsigned. */
+  md5?: Uint8Array | null;
 }
+
+/** What an end that checks it demands (GTSM, RFC 5082); to all others it is one value of many. */
+const HOPS = 255;
+
+/** With two NOPs in front, as Linux writes it. */
+const SIGNATURE_BYTES = 20;
 
 /** RFC 1071 over bytes [start, end), on top of a partial sum. Not folded. */
 function sum16(bytes: Uint8Array, start: number, end: number, initial: number): number {
@@ -58,7 +69,8 @@ export function buildFrame(fields: SegmentFields, sourceMac: Uint8Array, destina
 
 function build(fields: SegmentFields, l3: number): Uint8Array {
   const extra = fields.options ?? new Uint8Array(0);
-  const headerLength = 20 + (fields.timestamps ? 12 : 0) + extra.length;
+  const key = fields.md5 ?? null;
+  const headerLength = 20 + (key ? SIGNATURE_BYTES : 0) + (fields.timestamps ? 12 : 0) + extra.length;
   if (headerLength > 60 || headerLength % 4 !== 0)
     throw new RangeError(`a TCP header of ${headerLength} bytes is not possible`);
   const ipLength = fields.family === 4 ? 20 : 40;
@@ -76,14 +88,14 @@ function build(fields: SegmentFields, l3: number): Uint8Array {
     bytes[l3] = 0x45;
     view.setUint16(l3 + 2, ipLength + tcpLength);
     view.setUint16(l3 + 6, 0x4000); // do not fragment: identification 0 is then allowed (RFC 6864)
-    bytes[l3 + 8] = 64;
+    bytes[l3 + 8] = HOPS;
     bytes[l3 + 9] = 6;
     view.setUint16(l3 + 10, fold(sum16(bytes, l3, l4, 0)));
   } else {
     bytes[l3] = 0x60;
     view.setUint16(l3 + 4, tcpLength);
     bytes[l3 + 6] = 6;
-    bytes[l3 + 7] = 64;
+    bytes[l3 + 7] = HOPS;
   }
 
   view.setUint16(l4, fields.sourcePort);
@@ -94,6 +106,10 @@ function build(fields: SegmentFields, l3: number): Uint8Array {
   bytes[l4 + 13] = fields.flags;
   view.setUint16(l4 + 14, fields.window);
   let at = l4 + 20;
+  if (key) {
+    view.setUint32(at, 0x01011312);
+    at += SIGNATURE_BYTES;
+  }
   if (fields.timestamps) {
     view.setUint32(at, 0x0101080a); // two NOPs, kind 8, length 10, as RFC 7323, appendix A, recommends
     view.setUint32(at + 4, fields.timestamps.value >>> 0);
@@ -102,10 +118,33 @@ function build(fields: SegmentFields, l3: number): Uint8Array {
   }
   bytes.set(extra, at);
   bytes.set(fields.payload, l4 + headerLength);
+  if (key) bytes.set(signature(fields.family, bytes, l3, l4, key), l4 + 24);
   // The pseudo header of RFC 9293, 3.1, and RFC 8200, 8.1: both sum to addresses + protocol + length.
   const pseudo = sum16(bytes, addresses, addresses + 2 * addressLength, 6 + tcpLength);
   view.setUint16(l4 + 16, fold(sum16(bytes, l4, l4 + tcpLength, pseudo)));
   return bytes;
+}
+
+/** RFC 2385, 2.0: over pseudo header, TCP header without its options and with a checksum of zero, payload, key. */
+function signature(family: 4 | 6, bytes: Uint8Array, l3: number, l4: number, key: Uint8Array): Uint8Array {
+  const view = new DataView(bytes.buffer);
+  const length = bytes.length - l4;
+  const rest = new DataView(new ArrayBuffer(family === 4 ? 4 : 8));
+  if (family === 4) {
+    rest.setUint16(0, 6);
+    rest.setUint16(2, length);
+  } else {
+    rest.setUint32(0, length);
+    rest.setUint32(4, 6);
+  }
+  const headerLength = (view.getUint8(l4 + 12) >> 4) * 4;
+  return createHash("md5")
+    .update(bytes.subarray(family === 4 ? l3 + 12 : l3 + 8, l4))
+    .update(rest)
+    .update(bytes.subarray(l4, l4 + 20))
+    .update(bytes.subarray(l4 + headerLength))
+    .update(key)
+    .digest();
 }
 
 /** Unacknowledged output of a restored session, ready to be sent again from its first byte on. */
@@ -125,6 +164,8 @@ export interface UnackedOutput {
   window: number;
   /** The restored socket's clock now, and the peer's last TSval; null: timestamps off. */
   timestamps: { value: number; echo: number } | null;
+  /** TCP MD5 key; null: unsigned. */
+  md5: Uint8Array | null;
   /** Most payload bytes a packet may have. */
   segmentBytes: number;
 }
@@ -150,6 +191,7 @@ export function buildUnacked(output: UnackedOutput): Uint8Array[] {
         window: output.window,
         payload: output.bytes.subarray(at, stop),
         timestamps: output.timestamps,
+        md5: output.md5,
       }),
     );
     if (last) break;

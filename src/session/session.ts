@@ -11,11 +11,20 @@ import type { MemoryBudget } from "./memory-budget.js";
 import { Reason, reasonBit } from "./reasons.js";
 import { TCP_ACK, TCP_FIN, TCP_RST, TCP_URG } from "./segment.js";
 import { before, offsetOf, sequenceOf } from "./sequence.js";
+import type { SocketOptions } from "./socket-options.js";
 import { StreamWindow } from "./stream-window.js";
 import type { TcpOptions } from "./tcp-options.js";
 
-/** Where the resume point comes from: the standby application's own read position, or the socket's copied_seq. */
-export type ServiceMode = "live" | "delivered";
+/** Where the resume point comes from: the standby application's own read position, the confirms of the application on
+ * the active, or its socket's copied_seq. */
+export type ServiceMode = "live" | "confirmed" | "delivered";
+
+/** Where an application goes on, stream offsets. start: nothing was confirmed, so from the beginning. */
+export interface ResumePoint {
+  inputOffset: number;
+  outputOffset: number;
+  source: "start" | "confirmed" | "live" | "delivered";
+}
 
 export type SessionState =
   | "half-open" // handshake not complete
@@ -49,13 +58,15 @@ const DAY_NS = 86_400e9;
 /** How long an ACK beyond recorded output may stand unexplained before it counts as a leak. */
 const SUSPICION_NS = 1e9;
 const MAX_FIN_CANDIDATES = 4;
+/** A session that was given up is not adopted again before that. */
+const REJOIN_NS = 1e9;
 
 export class Session {
   /** Reasons why it is not ready, as bits (reasons.ts). */
   reasons = 0;
   /** False: joined mid-stream or given up; then only the raw numbers below are kept. */
   tracked = true;
-  /** Sequence number of input byte 0 (the peer's ISN + 1) and of output byte 0 (ours + 1). */
+  /** Sequence number of input byte 0 and of output byte 0: the ISNs + 1, unless it began on a former active. */
   firstIn = 0;
   firstOut = 0;
   peerOptions: TcpOptions | null = null;
@@ -105,6 +116,33 @@ export class Session {
   tsEcho = 0;
   /** The largest payload the active sent: a size that the path carries. */
   largestOutput = 0;
+  /** Number of its adoption (join.ts); 0: it was recorded from its SYN. */
+  adoption = 0;
+  /** All bytes of this direction that a takeover may need are recorded, and all later ones will be. */
+  inputProven = true;
+  outputProven = true;
+  /** Until then: recorded input is what the active got; and the offset after all that it is known to have sent, FIN
+   * included. */
+  inputAnchored = false;
+  sentKnown = 0;
+  /** Not before that a snapshot may adopt it again, boot clock, ns. */
+  adoptAfter = 0;
+  /** The application on the standby is there and may be handed over to: no input is let go of until then. */
+  held = false;
+  /** Confirmed, and the hand-over of a live session; the state that belongs to it is with the agent. */
+  resume: ResumePoint = { inputOffset: 0, outputOffset: 0, source: "start" };
+  /** Output from here on is kept even when the peer has acknowledged it: an application that resumes gets it. */
+  keepOutput = Number.POSITIVE_INFINITY;
+  /** Output that is not recorded yet, if any; what lies before output.end counts for nothing. */
+  logged: StreamWindow | null = null;
+  /** The options of the active's socket; null: not known. */
+  options: SocketOptions | null = null;
+  /** TCP MD5 key (RFC 2385); null: none. */
+  md5: Uint8Array | null = null;
+  /** Somebody wants to know how far it is. */
+  watched = false;
+  /** What the recorder last told about its join: bit 0 input proven, 1 output proven, 2 needs a fill. */
+  toldJoin = 3;
   /** Fixed by the last drain of a takeover: the one input end (architecture, section 4); -1 before. */
   inEnd = -1;
   /** Live: how far the standby application's feed was written; -1: no feed. */
@@ -122,6 +160,8 @@ export class Session {
   touched = false;
   /** What the recorder last told about readiness. */
   toldReasons = -1;
+  /** Grows with every change that the plan of a takeover would show. */
+  revision = 0;
 
   #finCandidates: number[] = [];
   #suspectAck = -1;
@@ -141,6 +181,48 @@ export class Session {
   ) {
     this.input = new StreamWindow(limit, budget);
     this.output = new StreamWindow(limit, budget);
+    if (mode === "confirmed") this.keepOutput = 0;
+  }
+
+  get joined(): boolean {
+    return this.adoption !== 0;
+  }
+
+  get proven(): boolean {
+    return this.inputProven && this.outputProven;
+  }
+
+  /** Joined, and the application on the active has yet to hand over (handover.ts). */
+  get awaitsHandover(): boolean {
+    return (this.reasons & reasonBit(Reason.AwaitingHandover)) !== 0;
+  }
+
+  /** The active's receive queue holds something that is not recorded, or the truth about two copies of it. */
+  get needsFill(): boolean {
+    if (!this.tracked) return false;
+    if (this.inputProven || !this.inputAnchored) return this.doubtful;
+    return this.input.base > this.copied || this.input.end < this.vouched;
+  }
+
+  /** The active has taken one of two copies of some bytes. */
+  get doubtful(): boolean {
+    return this.input.conflictStart < this.vouched;
+  }
+
+  /** After all that is recorded of our output, what came after a gap and a FIN included. */
+  get sentEnd(): number {
+    return Math.max(this.output.highest, this.finOut + 1);
+  }
+
+  /** What fills the gap in the recorded output is not known, and nothing but the active's application makes it again:
+   * whoever goes on would fill it with other bytes. A live or confirmed application repeats itself. */
+  get hasOutputGap(): boolean {
+    return this.mode === "delivered" && this.sentEnd > this.output.end && this.finOut !== this.output.end;
+  }
+
+  /** After all output that is recorded or logged, without a gap. */
+  get loggedEnd(): number {
+    return Math.max(this.output.end, this.logged?.end ?? 0);
   }
 
   get ready(): boolean {
@@ -166,6 +248,10 @@ export class Session {
 
   get timestamps(): boolean {
     return this.peerOptions?.timestamps != null && this.ownOptions?.timestamps != null;
+  }
+
+  get sackPermitted(): boolean {
+    return this.peerOptions?.sack === true && this.ownOptions?.sack === true;
   }
 
   /** Both window scales, or neither (RFC 7323, 2.2). */
@@ -207,6 +293,7 @@ export class Session {
   giveUp(reason: Reason): void {
     this.addReason(reason);
     if (!this.tracked) return;
+    this.adoptAfter = this.lastTime + REJOIN_NS;
     this.giveUpAt(reason, this.nextOut, this.nextIn, sequenceOf(this.peerAck, this.firstOut));
   }
 
@@ -217,8 +304,12 @@ export class Session {
     this.rawAck = ack;
     this.rawPeerAck = peerAck;
     this.tracked = false;
+    // To be joined anew: until it is complete the active shows its socket. Of a multipath session that is of no use.
+    this.inputProven = this.outputProven = reason === Reason.Mptcp;
     this.input.release();
     this.output.release();
+    this.logged?.release();
+    this.logged = null;
   }
 
   /** A segment from the peer, neither SYN nor refused for its checksum or epoch. */
@@ -309,7 +400,7 @@ export class Session {
     if (!this.established && !this.passive && !this.#pickSynAck(record.ack)) return;
     const acked = offsetOf(record.ack, this.firstIn, this.vouched);
     this.vouch(acked);
-    const edge = acked + record.window * (this.scales === null ? 1 : 2 ** this.scales.own);
+    const edge = acked + (record.window << (this.scales?.own ?? 0));
     if (edge > this.rightEdge) this.rightEdge = edge;
     this.receiveWindowRaw = record.window;
     if (record.flags & TD_RECORD_TS) this.#noteTimestamps(record);
@@ -327,7 +418,10 @@ export class Session {
       }
       if (length > this.largestOutput) this.largestOutput = length;
     }
-    if (flags & TCP_FIN) this.finOut = start + length;
+    if (flags & TCP_FIN) {
+      this.finOut = start + length;
+      if (!this.outputProven) this.sentKnown = Math.max(this.sentKnown, this.finOut + 1);
+    }
     if (this.#suspectAck >= 0) this.#weighSuspicion(start, length);
   }
 
@@ -351,23 +445,45 @@ export class Session {
   /** After each drain (architecture, section 1): false if a byte passed that was not recorded. */
   audit(now: number): boolean {
     if (!this.tracked) return true;
-    if (this.vouched > this.input.end) return false;
+    if (this.inputProven && this.vouched > this.input.end) return false;
     return this.#suspectAck < 0 || now - this.#suspectSince < SUSPICION_NS;
   }
 
   /** Lets go of input that no takeover can need: before the resume point. */
   trimInput(): void {
-    if (this.mode === "live") {
-      if (this.fed > this.input.base) this.input.trim(this.fed);
-    } else if (this.copied > this.input.base) this.input.trim(this.copied);
+    if (!this.tracked) return;
+    const point = this.#resumeInput();
+    // Of a join that is not proven, also what was never recorded: the application has read it.
+    if (!this.held && point > this.input.base) this.input.restart(point);
     if (this.input.conflictEnd < 0) this.dropReason(Reason.AmbiguousInput);
+  }
+
+  /** Lets go of output that neither the peer nor an application that resumes can need, and of logged output that is
+   * recorded now. */
+  releaseOutput(): void {
+    if (!this.tracked) return;
+    this.output.restart(Math.min(this.peerAck, this.keepOutput));
+    if (this.logged === null) return;
+    this.logged.restart(this.output.end);
+    if (this.logged.highest > this.output.end) return;
+    this.logged.release();
+    this.logged = null;
+  }
+
+  /** Where input must be kept from. Before a hand-over that is what the application has read: it hands over the rest. */
+  #resumeInput(): number {
+    if (this.mode === "delivered" || this.awaitsHandover) return this.copied;
+    return this.mode === "live" ? this.fed : this.resume.inputOffset;
   }
 
   /** False: the active would not accept its ACK, so the segment counts for nothing (RFC 5961, 5.2). */
   #takePeerAck(record: RecordCursor, start: number, refusals: Refusals): boolean {
     const acked = offsetOf(record.ack, this.firstOut, this.peerAck);
-    const sent = this.finOut === this.output.end ? this.finOut + 1 : this.output.end;
+    const recorded = this.finOut === this.output.end ? this.finOut + 1 : this.output.end;
+    const sent = this.outputProven ? recorded : Math.max(recorded, this.sentKnown, this.output.highest);
     if (acked > sent) {
+      // What was sent before the adoption is not all known; then neither is what this acknowledges.
+      if (!this.outputProven) return true;
       // Either nobody's ACK, or output left that was not recorded. The active's next segments tell which.
       refusals.ackBeyondOutput++;
       if (acked <= this.peerAck + Math.max(this.maxSendWindow, 1) + 1 && this.#suspectAck < 0) {
@@ -385,7 +501,7 @@ export class Session {
     const bytes = this.finOutAcked ? Math.min(acked, this.finOut) : acked;
     const advanced = bytes > this.peerAck;
     const raw = record.window;
-    const window = raw * (this.scales === null ? 1 : 2 ** this.scales.peer);
+    const window = raw << (this.scales?.peer ?? 0);
     // RFC 9293, 3.10.7.4: SND.WL1 < SEG.SEQ, or the same and SND.WL2 =< SEG.ACK.
     if (advanced || start > this.windowSeq || (start === this.windowSeq && acked >= this.windowAck)) {
       this.windowSeq = start;
@@ -396,7 +512,7 @@ export class Session {
     }
     if (advanced) {
       this.peerAck = bytes;
-      this.output.trim(bytes);
+      this.releaseOutput();
     }
     return true;
   }
@@ -464,7 +580,8 @@ export class Session {
       )
         this.addReason(Reason.AmbiguousHandshake);
     if (options.mptcp && this.ownOptions?.mptcp) this.giveUp(Reason.Mptcp);
-    if (options.authenticated || this.ownOptions?.authenticated) this.giveUp(Reason.Authenticated);
+    if ((options.authenticated || this.ownOptions?.authenticated) && this.md5 === null)
+      this.addReason(Reason.Authenticated);
   }
 
   #weighSuspicion(start: number, length: number): void {

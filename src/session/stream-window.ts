@@ -89,6 +89,56 @@ export class StreamWindow {
     if (this.conflictEnd >= 0 && this.conflictEnd <= to) this.#forgetConflict();
   }
 
+  /** As trim, but also beyond end: what is missing before `offset` will not be needed. */
+  restart(offset: number): void {
+    if (offset <= this.end) {
+      this.trim(offset);
+      return;
+    }
+    const pieces = this.#pieces;
+    while (pieces.length > 0 && (pieces[1] as number) <= offset) pieces.splice(0, 2);
+    let end = offset;
+    if (pieces.length > 0 && (pieces[0] as number) <= offset) end = pieces.splice(0, 2)[1] as number;
+    const capacity = this.#buffer.length;
+    if (end === offset && pieces.length === 0) this.#head = 0;
+    else this.#head = (this.#head + (offset - this.base)) % capacity;
+    this.base = offset;
+    this.end = end;
+    if (this.conflictEnd >= 0 && this.conflictEnd <= offset) this.#forgetConflict();
+  }
+
+  /** Puts bytes before base; if they do not reach it, what is between is missing and the rest has come early. False, and
+   * nothing changed: they do not fit. */
+  prepend(offset: number, bytes: Uint8Array): boolean {
+    if (bytes.length === 0) return true;
+    const span = this.highest - offset;
+    if (span > this.#buffer.length && !this.#grow(span)) return false;
+    const capacity = this.#buffer.length;
+    this.#head = (this.#head - (this.base - offset) + capacity) % capacity;
+    const to = offset + bytes.length;
+    if (to < this.base) {
+      if (this.end > this.base) this.#pieces.unshift(this.base, this.end);
+      this.end = to;
+    }
+    this.base = offset;
+    this.#store(offset, bytes, 0, bytes.length);
+    return true;
+  }
+
+  /** Stores bytes that are known to be the true ones, whatever was there; a conflict in them is settled. As write,
+   * false: they do not fit. */
+  overrule(offset: number, bytes: Uint8Array): boolean {
+    if (!this.write(offset, bytes, 0, bytes.length)) return false;
+    const from = Math.max(offset, this.base);
+    const to = offset + bytes.length;
+    if (from >= to) return true;
+    this.#store(from, bytes, from - offset, to - from);
+    if (this.conflictStart >= from && this.conflictEnd <= to) this.#forgetConflict();
+    else if (this.conflictStart >= from && this.conflictStart < to) this.conflictStart = to;
+    else if (this.conflictEnd > from && this.conflictEnd <= to) this.conflictEnd = from;
+    return true;
+  }
+
   /** Forgets what came early, and everything from `offset` on. */
   truncate(offset: number): void {
     this.#pieces.length = 0;

@@ -1,6 +1,6 @@
 # The active router's application, in a language with no knowledge of Tandem: accepts sessions, reads and writes streams
 # of known bytes, and after its router is cut off reads its sockets' state by TCP_REPAIR for the restore test.
-# Arguments: family address port sessions read-limit write-limit. Commands on standard input: "dump".
+# Arguments: family address port sessions read-limit write-limit peer MD5-key (or empty). Commands on standard input: "dump".
 import base64
 import json
 import selectors
@@ -10,6 +10,7 @@ import sys
 import fcntl
 
 family, address, port, sessions, read_limit, write_limit = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:7])
+peer_address, md5_key = sys.argv[7:9]
 TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, TCP_TIMESTAMP, TCP_REPAIR_WINDOW = 19, 20, 21, 24, 29
 SIOCOUTQ, SIOCINQ, SIOCOUTQNSD = 0x5411, 0x541B, 0x894B
 PATTERN = bytes((7 * i + i // 251) & 255 for i in range(65521))
@@ -24,6 +25,15 @@ def out_bytes(offset, length):
 def in_bytes(offset, length):
     start = offset % len(PATTERN)
     return PATTERN3[start:start + length]
+
+
+def sign(sock, ip):
+    """TCP_MD5SIG: all segments from and to this address carry a signature (RFC 2385)."""
+    if family == "4":
+        address = struct.pack("=HH4s120x", socket.AF_INET, 0, socket.inet_aton(ip))
+    else:
+        address = struct.pack("=HHI16s104x", socket.AF_INET6, 0, 0, socket.inet_pton(socket.AF_INET6, ip))
+    sock.setsockopt(socket.IPPROTO_TCP, 14, address + struct.pack("=BBHI80s", 0, 0, len(md5_key), 0, md5_key.encode()))
 
 
 def queue_length(sock, request):
@@ -64,13 +74,15 @@ def dump(sock, read, written):
         "sackPermitted": bool(options & 2),
         "sndWscale": scales & 15 if options & 4 else None, "rcvWscale": scales >> 4 if options & 4 else None,
         "window": list(struct.unpack("5I", option(sock, TCP_REPAIR_WINDOW, 20))),
-        "readOffset": read, "writeOffset": written - unsent,
+        "md5": md5_key or None, "readOffset": read, "writeOffset": written - unsent,
     }
     return state
 
 
 listener = socket.socket(socket.AF_INET if family == "4" else socket.AF_INET6, socket.SOCK_STREAM)
 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+if md5_key:
+    sign(listener, peer_address)
 listener.bind((address, port))
 listener.listen(4096)
 print("listening", flush=True)

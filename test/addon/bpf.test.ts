@@ -240,7 +240,7 @@ test("a ring is drained in batches, in order, without the discarded, and never l
   const loaded = native.bpfLoad(object, {});
   const fd = loaded.maps.records?.fd ?? -1;
   const program = loaded.programs.record?.fd ?? -1;
-  const ring = native.ringOpen(fd, { checksums: false });
+  const ring = native.ringOpen(fd, { records: false });
   try {
     assert.equal(ring.size, 4096);
     const frame = new Uint8Array(64);
@@ -287,7 +287,7 @@ test("a ring is drained in batches, in order, without the discarded, and never l
   }
   assert.throws(() => ring.backlog(), { code: "EBADF" });
   const array = native.bpfMapCreate({ type: 2, name: "array", keySize: 4, valueSize: 8, maxEntries: 1 });
-  assert.throws(() => native.ringOpen(array, { checksums: false }), { code: "EINVAL" });
+  assert.throws(() => native.ringOpen(array, { records: false }), { code: "EINVAL" });
   native.closeFd(array);
 });
 

@@ -62,6 +62,29 @@ test("bytes and descriptors arrive; the sender may close its own at once", async
   assert.throws(() => receiver.channel.send(Buffer.from("more")), { code: "EPIPE" });
 });
 
+test("a hundred descriptors, each with its message, are read before the loop goes on", async () => {
+  const [left, right] = native.socketPair();
+  const sender = collect(left);
+  for (let index = 0; index < 100; index++) sender.channel.send(Buffer.from("x"), [0]);
+  let got = 0;
+  let atNextTurn = -1;
+  const receiver = native.unixChannel(right, {
+    onData: (_data, fds) => {
+      if (got === 0)
+        setImmediate(() => {
+          atNextTurn = got;
+        });
+      got += fds.length;
+      for (const fd of fds) native.closeFd(fd);
+    },
+    onClose: () => {},
+  });
+  await until("the next turn of the loop", () => atNextTurn >= 0);
+  assert.equal(atNextTurn, 100);
+  receiver.destroy();
+  sender.channel.destroy();
+});
+
 test("a full socket queues, keeps the order and the descriptors' places, and leaks none", async () => {
   const before = openDescriptors();
   const [left, right] = native.socketPair();

@@ -1,12 +1,15 @@
 # The remote end: an ordinary program. Opens sessions, sends a stream of known bytes on each while it checks the one that
-# comes back, byte for byte. Arguments: family address port sessions bytes-out bytes-in. Last line: a JSON summary.
+# comes back, byte for byte. Arguments: family address port sessions bytes-out bytes-in MD5-key. The key
+# may be empty. Last line: a JSON summary.
 import json
 import selectors
 import socket
+import struct
 import sys
 import time
 
 family, address, port, sessions, total_out, total_in = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:7])
+md5_key = sys.argv[7]
 PATTERN = bytes((7 * i + i // 251) & 255 for i in range(65521))
 PATTERN3 = PATTERN * 3
 selector = selectors.DefaultSelector()
@@ -18,8 +21,19 @@ def pattern(offset, length):
     return PATTERN3[start:start + length]
 
 
+def sign(sock, ip):
+    """TCP_MD5SIG: all segments from and to this address carry a signature (RFC 2385)."""
+    if family == "4":
+        address = struct.pack("=HH4s120x", socket.AF_INET, 0, socket.inet_aton(ip))
+    else:
+        address = struct.pack("=HHI16s104x", socket.AF_INET6, 0, 0, socket.inet_pton(socket.AF_INET6, ip))
+    sock.setsockopt(socket.IPPROTO_TCP, 14, address + struct.pack("=BBHI80s", 0, 0, len(md5_key), 0, md5_key.encode()))
+
+
 for index in range(sessions):
     sock = socket.socket(socket.AF_INET if family == "4" else socket.AF_INET6, socket.SOCK_STREAM)
+    if md5_key:
+        sign(sock, address)
     sock.settimeout(20)
     sock.connect((address, port))
     sock.setblocking(False)

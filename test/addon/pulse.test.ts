@@ -147,6 +147,26 @@ inOwnNamespace(import.meta.url, "pulse, in a namespace of its own", () => {
     assert.equal(active.voice(), active.pulse.snapshot().voiceUntilNs);
   });
 
+  test("withheld grants run out, and are waited for; a watch begun before any grant waits a lease, too", async (t) => {
+    const active = start(0);
+    const standby = start(1);
+    t.after(() => stopAll(active, standby));
+    active.pulse.say({ role: ACTIVE, epoch: 3, flags: 0 });
+    standby.pulse.say({ role: STANDBY, epoch: 3, flags: 0 });
+    active.pulse.hold(true);
+    standby.pulse.grant(true);
+    await until("voice", () => active.voice() > native.bootTimeNs());
+    standby.pulse.grant(false, true);
+    const expired = await until("expiry", () => find(standby, "expired"));
+    assert.ok(expired.atNs > active.voice(), "the living active has lost its voice by then");
+    standby.events.length = 0;
+    active.pulse.say({ role: ACTIVE, epoch: 4, flags: 0 });
+    const watched = native.bootTimeNs();
+    standby.pulse.grant(true, true);
+    const second = await until("second expiry", () => find(standby, "expired"));
+    assert.ok(second.atNs >= watched + lease);
+  });
+
   test("a controller that does not pet silences its thread until it does again", async (t) => {
     const active = start(0, { petLimitNs: 300n * millisecond });
     const standby = start(1);

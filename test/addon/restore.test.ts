@@ -100,12 +100,15 @@ interface Scenario {
   activeReads: number;
   activeWrites: number;
   sysctls?: string[];
+  /** TCP MD5 key. */
+  md5?: string;
   check?: (dumps: SessionDump[]) => void;
 }
 
 async function scenario(t: TestContext, options: Scenario): Promise<void> {
   const names = network(t, options.sysctls ?? []);
-  const address = options.family === 4 ? "10.9.0.1" : "fd00::1";
+  const [address, peerAddress] = options.family === 4 ? ["10.9.0.1", "10.9.0.2"] : ["fd00::1", "fd00::2"];
+  const md5 = options.md5 ?? "";
   const actors: Actor[] = [];
   t.after(() => {
     for (const { child } of actors) child.kill("SIGKILL");
@@ -126,6 +129,8 @@ async function scenario(t: TestContext, options: Scenario): Promise<void> {
     sessions,
     options.activeReads,
     options.activeWrites,
+    peerAddress,
+    md5,
   );
   assert.equal(await active.line(), "listening");
   const peer = start(
@@ -138,12 +143,13 @@ async function scenario(t: TestContext, options: Scenario): Promise<void> {
     sessions,
     bytes,
     bytes,
+    md5,
   );
   assert.equal(await peer.line(), "connected");
   assert.equal(await active.line(), "going");
   run("bridge", "-n", names.peer, "link", "set", "dev", "va", "state", "0");
   // What is past the bridge already must be in its socket: the dump reads queue and sequence numbers one by one.
-  await delay(100);
+  await delay(500);
   active.tell("dump");
   const state = await active.line();
   const dumps = JSON.parse(state) as SessionDump[];
@@ -187,6 +193,10 @@ for (const family of [4, 6] as const) {
     });
   });
 
+  test(`IPv${family}: signed with a TCP MD5 key`, { skip: needsRoot }, async (t) => {
+    await scenario(t, { family, sessions: 3, ...midTransfer, md5: "a key of the pair" });
+  });
+
   test(`IPv${family}: neither timestamps nor SACK nor window scales`, { skip: needsRoot }, async (t) => {
     await scenario(t, {
       family,
@@ -221,6 +231,8 @@ test("a session that cannot be restored is told with its step, and the others go
     sackPermitted: true,
     timestamp: 0xffffffff,
     window: null,
+    options: null,
+    md5: null,
     ...change,
   });
   const absent = Uint8Array.of(192, 0, 2, 77, ...new Array<number>(12).fill(0));

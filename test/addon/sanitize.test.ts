@@ -1,12 +1,13 @@
-// The addon's parsers and the pulse's state machine, compiled with AddressSanitizer and UndefinedBehaviorSanitizer and
-// run over known answers, noise and mutations (addon/test/sanitize.cc). The seed is printed; TANDEM_SEED repeats one.
+// The addon's parsers, the pulse's state machine and the restore, compiled with AddressSanitizer and
+// UndefinedBehaviorSanitizer and run over known answers, noise and mutations (addon/test/sanitize.cc, restore.cc). The seed
+// is printed; TANDEM_SEED repeats one.
 
 import { existsSync } from "node:fs";
 import path from "node:path";
 import process from "node:process";
-import test from "node:test";
+import test, { type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
-import { run, temporaryDirectory } from "./fixture.js";
+import { needsRoot, run, temporaryDirectory } from "./fixture.js";
 
 /** The directory that holds addon/ and bpf/. */
 function root(): string {
@@ -15,9 +16,11 @@ function root(): string {
   return directory;
 }
 
-test("parsers and state machine under ASan and UBSan", (t) => {
-  const sources = ["siphash", "pulse_wire", "pulse_state", "netlink_parse", "record_checksum", "verifier_log"];
-  const binary = path.join(temporaryDirectory(), "sanitize");
+const seed = process.env.TANDEM_SEED ?? String(Math.floor(Math.random() * 2 ** 32));
+
+/** Compiles addon/test/DRIVER.cc with these sources of the addon, runs it with the seed, and passes on what it says. */
+function sanitized(t: TestContext, driver: string, sources: string[], ...more: string[]): void {
+  const binary = path.join(temporaryDirectory(), driver);
   const addon = path.join(root(), "addon");
   run(
     "g++",
@@ -32,12 +35,23 @@ test("parsers and state machine under ASan and UBSan", (t) => {
     "-fno-sanitize-recover=all",
     `-I${path.join(addon, "src")}`,
     `-I${path.join(root(), "bpf")}`,
-    path.join(addon, "test", "sanitize.cc"),
+    path.join(addon, "test", `${driver}.cc`),
     ...sources.map((name) => path.join(addon, "src", `${name}.cc`)),
     "-o",
     binary,
   );
-  const seed = process.env.TANDEM_SEED ?? String(Math.floor(Math.random() * 2 ** 32));
   t.diagnostic(`seed ${seed}`);
-  for (const line of run(binary, seed).trim().split("\n")) t.diagnostic(line);
+  for (const line of run(binary, seed, ...more)
+    .trim()
+    .split("\n"))
+    t.diagnostic(line);
+}
+
+test("parsers and state machine under ASan and UBSan", (t) => {
+  const pulse = ["siphash", "pulse_wire", "pulse_state"];
+  sanitized(t, "sanitize", [...pulse, "netlink_parse", "record_checksum", "record_merge", "verifier_log"]);
+});
+
+test("restores with random states, options and keys under ASan and UBSan", { skip: needsRoot }, (t) => {
+  sanitized(t, "restore", ["tcp_repair", "socket_options"], "2000");
 });

@@ -17,6 +17,8 @@ export interface SessionDump {
   timestamp: number | null;
   /** The five numbers of struct tcp_repair_window. */
   window: number[];
+  /** TCP MD5 key as text. */
+  md5: string | null;
   /** Stream offsets from which the standby's application reads and writes. */
   readOffset: number;
   writeOffset: number;
@@ -24,13 +26,13 @@ export interface SessionDump {
 
 const period = 65521;
 const table = Buffer.from(
-  Array.from({ length: 2 * period }, (_, index) => {
+  Array.from({ length: 3 * period }, (_, index) => {
     const at = index % period;
     return (7 * at + Math.floor(at / 251)) & 255;
   }),
 );
 
-/** The stream's bytes from an offset on; the same formula is in active.py and peer.py. At most 65521 bytes. */
+/** The stream's bytes from an offset on; the same formula is in active.py and peer.py. At most 131,042 bytes: Node.js reads 65,536 at once. */
 export function pattern(offset: number, length: number): Buffer {
   const start = offset % period;
   return table.subarray(start, start + length);

@@ -35,6 +35,8 @@ const sessions = dumps.map((dump): RestoreSession => {
     unacked: Buffer.from(dump.unacked, "base64"),
     received: Buffer.from(dump.received, "base64"),
     window: { sndWl1, sndWnd, maxWindow, rcvWnd, rcvWup },
+    options: null,
+    md5: dump.md5 === null ? null : Buffer.from(dump.md5),
   };
 });
 const before = process.hrtime.bigint();

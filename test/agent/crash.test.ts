@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import type { Capture, CaptureSummary } from "../../src/lab/capture.js";
 import { addressPlan, devices } from "../../src/lab/lab.js";
 import { labPorts } from "../../src/lab/router-pair.js";
-import { Duo, skip } from "./duo.js";
+import { Duo, servicesWith, skip } from "./duo.js";
 
 const { v4, v6 } = addressPlan.service;
 const mortal = fileURLToPath(new URL("./mortal-process.js", import.meta.url));
@@ -22,7 +22,8 @@ function ends(summary: CaptureSummary): string[] {
 describe("an application that dies on the active", { skip }, () => {
   let duo: Duo;
   before(async () => {
-    duo = await Duo.start();
+    // Looked at at leisure; what follows by itself is application-crash.test.ts.
+    duo = await Duo.start({}, servicesWith({ onCrash: "hold", holdMs: 3_600_000 }));
     duo.pair.servers.a?.signal("SIGTERM");
     await duo.pair.servers.a?.exited;
   });

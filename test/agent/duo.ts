@@ -11,6 +11,12 @@ import { type Sessions, socatSessions } from "../../src/lab/traffic.js";
 export const skip = process.getuid?.() === 0 ? false : "needs root";
 
 const { v4, v6 } = addressPlan.service;
+
+/** The lab's services with these settings. */
+export function servicesWith(settings: Record<string, unknown>): RouterPairOptions {
+  const services = Object.entries(labPorts).map(([name, port]) => ({ name, addresses: [v4, v6], port, ...settings }));
+  return { overrides: { services } };
+}
 /** From the service: its packets of any kind, ARP about it, and neighbour advertisements for it. */
 const voiceFilter =
   `src host ${v4} or src host ${v6} or (arp and arp[14:4] = 0x0a4d0001) or ` +
@@ -22,13 +28,20 @@ export class Duo {
     readonly pair: RouterPair,
   ) {}
 
-  /** Router a is active, router b stands by, and a server on each takes part. */
-  static async start(labOptions: LabOptions = {}, options: RouterPairOptions = {}): Promise<Duo> {
+  /** Router a is active, router b stands by, and a server on each takes part. `prepare` is what the lab needs before, and
+   * after the agents were started. */
+  static async start(
+    labOptions: LabOptions = {},
+    options: RouterPairOptions = {},
+    prepare?: (lab: Lab) => Promise<{ options: RouterPairOptions; started?: (pair: RouterPair) => Promise<void> }>,
+  ): Promise<Duo> {
     const lab = Lab.create(labOptions);
     try {
+      const prepared = await prepare?.(lab);
       // The lease is not what is measured here; a noisy machine must not look like a dead router.
-      const duo = new Duo(lab, new RouterPair(lab, { heartbeat: { deadMs: 300 }, ...options }));
+      const duo = new Duo(lab, new RouterPair(lab, { heartbeat: { deadMs: 300 }, ...options, ...prepared?.options }));
       for (const router of ["a", "b"] as const) duo.pair.startAgent(router);
+      await prepared?.started?.(duo.pair);
       await duo.untilProtected("a", "b");
       for (const router of ["a", "b"] as const) await duo.pair.startServer(router, true);
       return duo;

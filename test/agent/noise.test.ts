@@ -15,6 +15,9 @@ import { assertNoResets, Duo, skip } from "./duo.js";
 
 const noise = fileURLToPath(new URL("./noise-process.js", import.meta.url));
 
+/** No session has it. */
+const strangersPort = 44444;
+
 function flip(bytes: Buffer, at: number, bits: number): void {
   bytes[at] = (bytes[at] ?? 0) ^ bits;
 }
@@ -63,12 +66,20 @@ describe("noise", { skip }, () => {
       assert.equal(status.recorder.auditBreaches, 0);
     }
     await sessions.assertExact();
-    assertNoResets(await capture.stop());
+    const summary = await capture.stop();
+    // A mutation may leave a frame whole (the outer UDP source port is anybody's): its segment belongs to no session, and
+    // the service's stack says so.
+    assertNoResets({ ...summary, flagged: summary.flagged.filter(({ toPort }) => toPort !== strangersPort) });
   }
 
   /** A frame of the pair for `to`, right in everything that is not named. */
   function genuine(to: RouterName, epoch: number, options: Parameters<typeof encapsulated>[1], inner?: Buffer): Buffer {
-    const segment = { sourcePort: 44444, destinationPort: labPorts.echo, flags: ACK | PSH, payload: randomBytes(40) };
+    const segment = {
+      sourcePort: strangersPort,
+      destinationPort: labPorts.echo,
+      flags: ACK | PSH,
+      payload: randomBytes(40),
+    };
     return encapsulated(inner ?? frame(segment), {
       cookie,
       epoch,

@@ -169,11 +169,11 @@ describe("an agent that cannot start", { skip }, () => {
   test("a stored epoch that cannot be read", async () => {
     const state = path.join(lab.directory, "a", "state");
     mkdirSync(state, { recursive: true });
-    for (const content of ["", "{", '{"epoch": -1}', '{"epoch": "7", "partnerEntitled": true}', "null"]) {
-      writeFileSync(path.join(state, "role.json"), content);
-      await refused("STATE_CORRUPT", { says: /role\.json/ });
+    for (const content of ["{", '{"epoch": -1}', '{"epoch": "7", "partnerEntitled": true}', "null"]) {
+      writeFileSync(path.join(state, "role"), content);
+      await refused("STATE_CORRUPT", { says: /state.role / });
     }
-    rmSync(path.join(state, "role.json"));
+    rmSync(path.join(state, "role"));
   });
 
   test("no BPF file system", async () => {

@@ -7,7 +7,7 @@ import { existsSync } from "node:fs";
 import path from "node:path";
 import test from "node:test";
 import { fileURLToPath } from "node:url";
-import { collect, TestAgent, tcpPair } from "./agent.js";
+import { collect, liveTakeover, TestAgent, tcpPair } from "./agent.js";
 
 function root(): string {
   let directory = path.dirname(fileURLToPath(import.meta.url));
@@ -48,7 +48,7 @@ test("examples/live-standby.mjs goes on in mid-line", async (t) => {
     const { peer, fd } = await tcpPair();
     feed.end("alpha\nbe");
     agent.server.progress([[id, 5, 8]]);
-    assert.ok(agent.server.takeover(id, { inputOffset: 8, outputOffset: 5 }, fd));
+    assert.ok(agent.server.takeover(id, liveTakeover(8, 5), fd));
     peer.end("ta\nγ");
     assert.equal((await collect(peer)).toString(), "pha\n2: beta\n2 lines, 13 bytes\n");
   } finally {

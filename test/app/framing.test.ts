@@ -7,8 +7,14 @@ import test from "node:test";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { refusals } from "../../src/app/errors.js";
-import { encodeMessage, MessageReader } from "../../src/app/framing.js";
-import { MAX_LINE, parseAgentMessage, parseApplicationMessage, type RawMessage } from "../../src/app/messages.js";
+import { encodeFrame, MessageReader, type RawMessage } from "../../src/app/framing.js";
+import {
+  encodeMessage,
+  MAX_LINE,
+  parseAgentMessage,
+  parseApplicationMessage,
+  TO_AGENT,
+} from "../../src/app/messages.js";
 import { TandemError } from "../../src/errors.js";
 
 /** Cuts `bytes` at the given places, modulo what is left. */
@@ -26,40 +32,47 @@ function cut(bytes: Buffer, sizes: number[]): Buffer[] {
 
 const code = (expected: string) => (error: unknown) => error instanceof TandemError && error.code === expected;
 
-test("messages survive any segmentation, with the descriptors they name", () => {
+test("messages survive any segmentation, with the parts and descriptors they name", () => {
   const type = fc.constantFrom("fin", "takeover", "x".repeat(64));
   const message = fc.record(
-    { type, fds: fc.integer({ min: 0, max: 3 }), text: fc.string({ unit: "binary", maxLength: 40 }) },
+    {
+      type,
+      fds: fc.integer({ min: 0, max: 3 }),
+      text: fc.string({ unit: "binary", maxLength: 40 }),
+      parts: fc.array(fc.uint8Array({ maxLength: 60 }), { maxLength: 3 }),
+    },
     { noNullPrototype: true },
   );
   const property = fc.property(
     fc.array(message, { maxLength: 20 }),
     fc.array(fc.integer({ min: 1, max: 50 }), { maxLength: 60 }),
     (messages, sizes) => {
-      const reader = new MessageReader();
+      const reader = new MessageReader(TO_AGENT);
       const seen: RawMessage[] = [];
       let nextFd = 100;
       // Descriptors travel with the first byte of their message.
       const descriptorsAt = new Map<number, number[]>();
-      const lines = messages.map((entry) => Buffer.from(`${JSON.stringify(entry)}\n`));
+      const frames = messages.map(({ parts, ...message }) => encodeFrame(message, parts, MAX_LINE));
       let position = 0;
-      for (const [index, line] of lines.entries()) {
+      for (const [index, frame] of frames.entries()) {
         descriptorsAt.set(
           position,
           Array.from({ length: messages[index]!.fds }, () => nextFd++),
         );
-        position += line.length;
+        position += frame.length;
       }
       let offset = 0;
-      for (const piece of cut(Buffer.concat(lines), sizes)) {
+      for (const piece of cut(Buffer.concat(frames), sizes)) {
         const fds: number[] = [];
         for (let byte = offset; byte < offset + piece.length; byte++) fds.push(...(descriptorsAt.get(byte) ?? []));
-        reader.push(piece, fds, (raw) => seen.push(raw));
+        const volatile = Buffer.from(piece);
+        reader.push(volatile, fds, (raw) => seen.push(raw));
+        volatile.fill(0xff); // the caller may use its buffer again
         offset += piece.length;
       }
       assert.deepEqual(
-        seen.map((raw) => raw.body),
-        messages,
+        seen.map((raw) => ({ ...(raw.body as object), parts: raw.parts })),
+        messages.map((entry) => ({ ...entry, parts: entry.parts.map((part) => Buffer.from(part)) })),
       );
       assert.deepEqual(
         seen.flatMap((raw) => raw.fds),
@@ -77,13 +90,22 @@ test("arbitrary bytes give messages or a refusal, and every descriptor is accoun
       fc.uint8Array({ maxLength: 200 }),
       fc.json().map((json) => Buffer.from(`${json}\n`)),
       fc
-        .constantFrom('{"type":"hello","version":1}\n', '{"type":"register"', "\n", "{}\n", "[]\n", "null\n")
+        .constantFrom(
+          '{"type":"log","parts":[30]}\n',
+          '{"type":"x","fds":1,"parts":[9]}\n',
+          '{"type":"hello","version":1}\n',
+          '{"type":"register"',
+          "\n",
+          "{}\n",
+          "[]\n",
+          "null\n",
+        )
         .map((text) => Buffer.from(text)),
     ),
     fds: fc.array(fc.integer({ min: 3, max: 1000 }), { maxLength: 3 }),
   });
   const property = fc.property(fc.array(piece, { maxLength: 20 }), (pieces) => {
-    const reader = new MessageReader();
+    const reader = new MessageReader(TO_AGENT);
     const given: number[] = [];
     const taken: number[] = [];
     try {
@@ -110,11 +132,11 @@ test("a line of 65536 bytes is the longest", () => {
     return Buffer.from(`${head}${"a".repeat(length - head.length - 2)}"}\n`);
   };
   let seen = 0;
-  new MessageReader().push(line(MAX_LINE), [], () => seen++);
+  new MessageReader(TO_AGENT).push(line(MAX_LINE), [], () => seen++);
   assert.equal(seen, 1);
-  assert.throws(() => new MessageReader().push(line(MAX_LINE + 1), [], () => {}), code("line-too-long"));
+  assert.throws(() => new MessageReader(TO_AGENT).push(line(MAX_LINE + 1), [], () => {}), code("line-too-long"));
   // Refused before the newline comes, so nothing grows.
-  const reader = new MessageReader();
+  const reader = new MessageReader(TO_AGENT);
   assert.throws(() => {
     for (let round = 0; round < 100; round++) reader.push(Buffer.alloc(1000, 0x61), [], () => {});
   }, code("line-too-long"));
@@ -128,7 +150,7 @@ test("a line of 65536 bytes is the longest", () => {
 
 test("each malformed message has its code", () => {
   const push = (text: string | Buffer, fds: number[] = []) =>
-    new MessageReader().push(Buffer.from(text), fds, parseApplicationMessage);
+    new MessageReader(TO_AGENT).push(Buffer.from(text), fds, parseApplicationMessage);
   assert.throws(() => push("nonsense\n"), code("bad-json"));
   assert.throws(() => push(Buffer.from([0x22, 0xff, 0x22, 0x0a])), code("bad-json"));
   assert.throws(() => push("[]\n"), code("bad-json"));
@@ -141,8 +163,38 @@ test("each malformed message has its code", () => {
   assert.throws(() => push('{"type":"x"}\n', [7]), code("unexpected-descriptors"));
 });
 
+test("parts: bounded together, as many as the message has, and their descriptors come with the line", () => {
+  const seen: RawMessage[] = [];
+  const reader = new MessageReader({ line: 100, parts: 10, fds: 2, fdsAhead: 0 });
+  reader.push(Buffer.from('{"type":"a","fds":1,"parts":[4,0,6]}\n0123\n'), [7], (raw) => seen.push(raw));
+  assert.equal(seen.length, 0, "nothing before its last byte");
+  reader.push(Buffer.from('56789{"type":"b","parts":[0]}\n{"type":"c"}\n'), [], (raw) => seen.push(raw));
+  assert.deepEqual(
+    seen.map(({ type, parts, fds }) => [type, parts.map(String), fds]),
+    [
+      ["a", ["0123", "", "\n56789"], [7]],
+      ["b", [""], []],
+      ["c", [], []],
+    ],
+  );
+  assert.throws(() => reader.push(Buffer.from('{"type":"a","parts":[4,7]}\n'), [], () => {}), code("parts-too-large"));
+  assert.throws(() => reader.push(Buffer.from('{"type":"a","fds":3}\n'), [], () => {}), code("bad-message"));
+  // A descriptor in the middle of parts belongs to nobody; that of the unfinished message is given back.
+  const unfinished = new MessageReader(TO_AGENT);
+  unfinished.push(Buffer.from('{"type":"a","fds":1,"parts":[4]}\n01'), [7], () => assert.fail("unfinished"));
+  assert.throws(() => unfinished.push(Buffer.from("2"), [8], () => {}), code("unexpected-descriptors"));
+  assert.deepEqual(unfinished.abandon(), [7, 8]);
+
+  const parse = (body: { type: string; parts?: number[] }) =>
+    parseApplicationMessage({ type: body.type, body, parts: [], fds: [] });
+  const confirm = { type: "confirm", id: 1, inputOffset: 0, outputOffset: 0, outputStart: 0 };
+  assert.equal(parse({ ...confirm, parts: [0, 5] })?.type, "confirm");
+  assert.throws(() => parse({ ...confirm, parts: [0] }), code("bad-message"));
+  assert.throws(() => parse(confirm), code("bad-message"));
+});
+
 test("unknown fields are ignored, unknown types are told apart", () => {
-  const raw = (body: { type: string }): RawMessage => ({ type: body.type, body, fds: [] });
+  const raw = (body: { type: string }): RawMessage => ({ type: body.type, body, parts: [], fds: [] });
   assert.deepEqual(parseAgentMessage(raw({ type: "fin", id: 1, inputOffset: 2 ** 40, later: 1 } as never)), {
     type: "fin",
     id: 1,

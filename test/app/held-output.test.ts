@@ -34,6 +34,12 @@ test("what is held is always exactly [released, produced)", () => {
         assert.equal(held.produced, produced);
         assert.equal(held.released, released);
         assert.equal(held.bytes, Math.max(0, produced - released));
+        if (produced > released) {
+          const start = released + Math.floor((produced - released) / 3);
+          const copy = held.copy(start, produced);
+          assert.equal(copy.length, produced - start);
+          for (const [index, byte] of copy.entries()) assert.equal(byte, (start + index) % 251);
+        }
       }
       released = Math.max(released, Math.min(ahead, produced + 100));
       assert.ok(held.release(released));

@@ -10,7 +10,7 @@ import test from "node:test";
 import { setImmediate as breathe, setTimeout as delay } from "node:timers/promises";
 import fc from "fast-check";
 import type { Replica } from "../../src/sdk/index.js";
-import { collect, nextSession, registeredPair, tcpPair } from "./agent.js";
+import { collect, liveTakeover, nextSession, registeredPair, tcpPair } from "./agent.js";
 
 /** Deterministic applications: how they answer a stream, and the whole answer to a whole input. */
 const applications: Record<string, { serve: (connection: Replica) => void; answer: (input: Buffer) => Buffer }> = {
@@ -96,7 +96,7 @@ test("property: every byte of the output is sent once, by the active or by us; e
 
       const { peer, fd } = await tcpPair();
       const sent = collect(peer);
-      const takeover = () => assert.ok(agent.server.takeover(mirrored.id, { inputOffset, outputOffset }, fd));
+      const takeover = () => assert.ok(agent.server.takeover(mirrored.id, liveTakeover(inputOffset, outputOffset), fd));
       const progress = [...run.progress].sort((a, b) => a - b).map((part) => Math.round(part * outputOffset));
       const feed = [...run.pieces];
       let fed = 0;
@@ -143,7 +143,7 @@ async function oneSession(options: { holdLimit?: number; allowHalfOpen?: boolean
   replica.on("error", () => {});
   const { peer, fd } = await tcpPair();
   const takeover = (inputOffset: number, outputOffset: number) =>
-    agent.server.takeover(id, { inputOffset, outputOffset }, fd);
+    agent.server.takeover(id, liveTakeover(inputOffset, outputOffset), fd);
   const closeAll = () => {
     peer.destroy();
     feed.destroy();
@@ -430,7 +430,7 @@ test("1,000 sessions taken over at once", async (t) => {
     const answers = sessions.map(({ peer }) => once(peer, "data"));
     for (const { id, fd, feed } of sessions) {
       feed.end();
-      assert.ok(agent.server.takeover(id, { inputOffset: 3, outputOffset: 1 }, fd));
+      assert.ok(agent.server.takeover(id, liveTakeover(3, 1), fd));
     }
     const handed = performance.now();
     for (const answer of answers) assert.equal((await answer)[0].toString(), "bc");
@@ -438,6 +438,41 @@ test("1,000 sessions taken over at once", async (t) => {
     t.diagnostic(`agent's calls ${(handed - start).toFixed(1)} ms, all answered after ${(end - start).toFixed(1)} ms`);
   } finally {
     for (const peer of peers) peer.destroy();
+    close();
+  }
+});
+
+test("handed over in turn while its peer does not read: what waits in the stream is in the offset, and is handed over", async () => {
+  const { agent, feed, replica, peer, takeover, close } = await oneSession();
+  try {
+    peer.pause();
+    replica.protect(() => ({ inputOffset: replica.inputOffset, outputOffset: replica.outputOffset }));
+    feed.end();
+    assert.ok(takeover(0, 0));
+    const { id } = await agent.hears("protect");
+    // As long as the kernel takes it.
+    let written = 0;
+    for (let taken = true; taken; ) {
+      replica.write(Buffer.alloc(50_000, "a"), () => (written += 50_000));
+      const before = written;
+      for (let round = 0; round < 40 && written === before; round++) await delay(5);
+      taken = written > before;
+    }
+    const waiting = Buffer.from("what the peer has no room for");
+    replica.write(waiting);
+    const end = written + 50_000 + waiting.length;
+    assert.equal(replica.outputOffset, end);
+    agent.server.standbyReady(id, written);
+    const { handover } = await agent.hears("handover");
+    assert.equal(handover.outputOffset, end);
+    assert.equal(handover.outputStart + handover.output.length, end);
+    assert.deepEqual(Buffer.from(handover.output).subarray(-waiting.length), waiting);
+    replica.end();
+    peer.resume();
+    const whole = await collect(peer);
+    assert.equal(whole.length, end);
+    assert.deepEqual(whole.subarray(-waiting.length), waiting);
+  } finally {
     close();
   }
 });

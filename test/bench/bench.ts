@@ -1,6 +1,6 @@
 // `make bench`: everything that is measured, in one run of a few minutes. Writes build/bench.json and build/bench.md,
 // prints the table to standard output and progress to standard error.
-// Usage: bench.js [part ...]   parts: goodput latency bpf takeover recorder; default: all
+// Usage: bench.js [part ...]   parts: goodput latency bpf takeover switchover recorder; default: all
 
 import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
@@ -15,6 +15,7 @@ import { describeMachine, type Machine } from "./machine.js";
 import { buildPath, type ServicePath } from "./paths.js";
 import { tableOf } from "./report.js";
 import type { Spread } from "./statistics.js";
+import { measureSwitchover, type SwitchoverResult } from "./switchover.js";
 import { measureTakeover, type TakeoverResult } from "./takeover.js";
 
 const goodputRounds = 5;
@@ -27,6 +28,8 @@ const takeovers = [
   { sessions: 1000, intervalMs: 100, runs: 3 },
 ];
 
+const switchover = { sessions: 100, intervalMs: 100, runs: 6 };
+
 export interface BenchResult {
   machine: Machine;
   goodputRatio?: Record<GoodputCase["name"], GoodputResult>;
@@ -35,6 +38,7 @@ export interface BenchResult {
   latency?: LatencyResult;
   bpfNsPerSegment?: Record<string, ProgramTime>;
   takeover?: Record<string, TakeoverResult>;
+  switchover?: SwitchoverResult;
   recorder?: RecorderResult;
   seconds: number;
 }
@@ -98,6 +102,8 @@ async function measureAll(wanted: (part: string) => boolean): Promise<BenchResul
     for (const { sessions, intervalMs, runs } of takeovers)
       result.takeover[String(sessions)] = await measureTakeover(sessions, intervalMs, runs, tell);
   }
+  if (wanted("switchover"))
+    result.switchover = await measureSwitchover(switchover.sessions, switchover.intervalMs, switchover.runs, tell);
   if (wanted("recorder")) result.recorder = { ...measureRecorder(), lab };
   result.seconds = Math.round((performance.now() - began) / 1000);
   return result;

@@ -7,6 +7,9 @@
 // usual round trip before the kill. So the time until the client happened to ask counts, too: with an interval of 100 ms
 // a session may show up to 100 ms more than the service was away. What that request waited for its answer, less the
 // usual round trip, is told beside it.
+//
+// "longest FROM_MS" instead: of each session the longest that a request sent since then had to wait, as waitedMs. For a
+// switchover, which nobody can tell from ordinary answers by its time.
 
 import net from "node:net";
 import { createInterface } from "node:readline";
@@ -96,6 +99,18 @@ function reportOf(sessions: readonly Session[], killMs: number, deadMs: number):
   return report;
 }
 
+function longestOf(sessions: readonly Session[], fromMs: number): BlackoutReport {
+  const { usualMs } = reportOf(sessions, fromMs, fromMs);
+  const report: BlackoutReport = { usualMs, blackoutMs: [], waitedMs: [], broken: 0, wrong: 0 };
+  for (const { sent, answered, broken, wrong } of sessions) {
+    const waits = sent.flatMap((at, index) => (at < fromMs ? [] : [(answered[index] ?? 0) - at]));
+    if (broken || waits.some((wait) => wait < 0)) report.broken++;
+    else report.waitedMs.push(Math.max(0, ...waits) - usualMs);
+    report.wrong += wrong;
+  }
+  return report;
+}
+
 function connect(host: string, port: number): Promise<Session> {
   return new Promise((resolve, reject) => {
     const socket = net.connect({ host, port, noDelay: true });
@@ -121,13 +136,16 @@ async function main(host: string, port: number, count: number, intervalMs: numbe
     for (; owed >= 1; owed--) sessions[next++ % count]?.send();
   }, 2);
   for await (const line of createInterface({ input: process.stdin })) {
-    const [killMs, deadMs] = line.replace("report ", "").split(" ").map(Number);
-    if (killMs === undefined || deadMs === undefined) continue;
+    const [what, first, second] = line.split(" ");
+    const [killMs, deadMs] = [Number(first), Number(second ?? first)];
     clearInterval(timer);
     const deadline = clockMs() + settleLimitMs;
     while (sessions.some(({ answered }) => answered.includes(0)) && clockMs() < deadline)
       await new Promise((resolve) => setTimeout(resolve, 20));
-    process.stdout.write(`${JSON.stringify(reportOf(sessions, killMs, deadMs))}\n`, () => process.exit(0));
+    process.stdout.write(
+      `${JSON.stringify(what === "longest" ? longestOf(sessions, killMs) : reportOf(sessions, killMs, deadMs))}\n`,
+      () => process.exit(0),
+    );
     return;
   }
 }

@@ -71,12 +71,13 @@ export async function buildPath(name: PathName): Promise<ServicePath> {
     await pair.untilRole("a", "active");
     await pair.untilRole("b", "standby");
     await startServices(lab);
-    const sink = lab.spawn("b", [
-      process.execPath,
-      program("./sink-application.js"),
-      path.join(pair.runDirectory("b"), "app.sock"),
-      ...["web", "echo"],
-    ]);
+    const socketPath = path.join(pair.runDirectory("b"), "app.sock");
+    // Node.js has a new buffer for each read; what that costs is the application's affair, and most of it is memory
+    // that the allocator gives back to the kernel and takes again: let it keep some.
+    const env = { ...process.env, MALLOC_TRIM_THRESHOLD_: String(256 << 20) };
+    const sink = lab.spawn("b", [process.execPath, program("./sink-application.js"), socketPath, "web", "echo"], {
+      env,
+    });
     pair.servers.b = sink;
     await waitFor("the sink application", sink, "registered");
     return { name, lab, pair };

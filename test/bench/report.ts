@@ -60,6 +60,21 @@ function rowsOf(result: BenchResult): Row[] {
       target: "",
     });
   }
+  if (result.switchover) {
+    const { switchover } = result;
+    const what = `switchover of ${switchover.sessions}`;
+    for (const step of takeoverSteps) rows.push(row(`${what}: ${step}`, switchover.stepsMs[step], "ms"));
+    rows.push(row(`${what}: all steps`, switchover.stepsMs.total, "ms"));
+    rows.push(row(`${what}: longest wait of a session's requests, p50`, switchover.waitedMs.p50, "ms"));
+    rows.push(row(`${what}: longest wait of a session's requests, p99`, switchover.waitedMs.p99, "ms", { most: 20 }));
+    const { broken, wrong } = switchover;
+    rows.push({
+      what: `${what}: sessions broken, answers wrong`,
+      figure: `${broken}, ${wrong}`,
+      spread: "",
+      target: "",
+    });
+  }
   if (result.recorder) {
     const { throughput, idleSessionBytes, lab } = result.recorder;
     for (const { payloadBytes, recordsPerSecond } of throughput)

@@ -64,8 +64,7 @@ async function runOnce(count: number, intervalMs: number): Promise<Run> {
     });
     await delay(1500);
     if ((await pair.status("b")).role !== "standby") throw new Error(`a false failover:\n${pair.said()}`);
-    const killMs = clockMs();
-    lab.kill("a");
+    const { atMs: killMs } = lab.kill("a");
     const deadMs = clockMs();
     await delay(1500);
     load.child.stdin?.write(`report ${killMs} ${deadMs}\n`);

@@ -17,6 +17,6 @@ for (const compiler of ["clang-14", "clang-19"]) {
     const make = ["-s", "-f", "bpf/build.mk", "bpf", `CLANG=${compiler}`, `BPF_OUT=${objects}`];
     execFileSync("make", make, { cwd: projectRoot, stdio: "pipe" });
     new Rig({ objects }).close();
-    native.bpfLoad(path.join(objects, "impair.bpf.o"), {}).close();
+    for (const name of ["snapshot", "impair"]) native.bpfLoad(path.join(objects, `${name}.bpf.o`), {}).close();
   });
 }

@@ -19,6 +19,11 @@ const acts: Record<string, (socket: net.Socket) => void> = {
     }),
   reset: (socket) => later(() => socket.resetAndDestroy()),
   "close after the peer": (socket) => socket.resume().on("end", () => socket.end()),
+  "exit after the peer and a shutdown": (socket) =>
+    socket
+      .resume()
+      .on("end", () => socket.end())
+      .on("finish", () => process.exit(0)),
   "exit 0 without close": () => later(() => process.exit(0)),
   "exit 1 without close": () => later(() => process.exit(1)),
   abort: () => later(() => process.abort()),

@@ -158,6 +158,17 @@ export function neighbour(type: 135 | 136, source: string, destination: string, 
   return frame({ family: 6, source, destination, protocol: 58, hopLimit: 255, payload: icmp });
 }
 
+/** Blocks of [left, right), behind two NOPs (RFC 2018, section 3). */
+export const SACK = (...blocks: [number, number][]): Uint8Array => {
+  const bytes = Buffer.alloc(4 + 8 * blocks.length, 1);
+  bytes[2] = 5;
+  bytes[3] = 2 + 8 * blocks.length;
+  for (const [index, [left, right]] of blocks.entries()) {
+    bytes.writeUInt32BE(left >>> 0, 4 + 8 * index);
+    bytes.writeUInt32BE(right >>> 0, 8 + 8 * index);
+  }
+  return bytes;
+};
 export const TIMESTAMPS = (tsval: number, tsecr: number): Uint8Array => {
   const bytes = Buffer.from([1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0]);
   bytes.writeUInt32BE(tsval >>> 0, 4);

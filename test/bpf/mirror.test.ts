@@ -262,7 +262,7 @@ test("mirror programs: packet in, verdict and packet out", { skip: needsRoot }, 
   rig.service(f.service6, "passive", f.servicePort, 3);
   rig.link();
   rig.uplinkDevice(1, 2);
-  const ring = native.ringOpen(rig.map("records"), { checksums: true });
+  const ring = native.ringOpen(rig.map("records"), { records: true });
   t.after(() => ring.close());
   const batch = Buffer.alloc(1 << 20);
   const records = (): RecordSeen[] => {
@@ -419,6 +419,58 @@ test("mirror programs: packet in, verdict and packet out", { skip: needsRoot }, 
     const { record } = standby(f.encapsulated(corrupt));
     assert.equal(number(record, "flags") & abi.TD_RECORD_CHECKSUM_OK, 0);
   });
+
+  await t.test(
+    "standby: input that goes on where the record before it ends is one record, anything else is not",
+    () => {
+      set("fenced", true, 0n);
+      const tcpOptions = f.TIMESTAMPS(5, 6);
+      const bytes = Buffer.from(Array.from({ length: 3000 }, (_, index) => (index * 7 + (index >> 8)) & 255));
+      const piece = (from: number, to: number, more: f.Segment = {}): Buffer =>
+        f.frame({ seq: (0xffff_ff00 + from) >>> 0, tcpOptions, payload: bytes.subarray(from, to), ...more });
+      const corrupt = piece(1000, 2000);
+      corrupt[200]! ^= 1;
+      const after = piece(1000, 2000);
+      /** How many records come of them, and how many segments the first stands for. */
+      const drained = (...frames: Buffer[]): { found: RecordSeen[]; segments: number } => {
+        for (const data of frames)
+          assert.equal(
+            native.bpfTestRun(rig.program("xdp_mirror"), { data: f.encapsulated(data) }).retval,
+            verdicts.tx,
+          );
+        return { found: records(), segments: batch.readUInt32LE(4) };
+      };
+      const { found, segments } = drained(piece(0, 1000), after, piece(2000, 3000, { flags: f.ACK | f.PSH }));
+      assert.deepEqual([found.length, segments], [1, 3]);
+      const record = found[0]!;
+      const start = abi.sizes.td_record + number(record, "payload_offset");
+      assert.equal(number(record, "payload_length"), 3000);
+      assert.equal(record.length, start + 3000);
+      assert.equal(number(record, "frame_length"), record.length - abi.sizes.td_record);
+      assert.deepEqual(record.view.subarray(start), bytes);
+      const others: Record<string, Buffer> = {
+        "a gap": piece(1001, 2000),
+        "a byte again": piece(999, 2000),
+        "another acknowledgement": piece(1000, 2000, { ack: 2001 }),
+        "another window": piece(1000, 2000, { window: 513 }),
+        "another TSval": piece(1000, 2000, { tcpOptions: f.TIMESTAMPS(6, 6) }),
+        "another TSecr": piece(1000, 2000, { tcpOptions: f.TIMESTAMPS(5, 7) }),
+        "no timestamps": piece(1000, 2000, { tcpOptions: new Uint8Array() }),
+        "a FIN": piece(1000, 2000, { flags: f.ACK | f.FIN }),
+        "urgent data": piece(1000, 2000, { flags: f.ACK | 32 }),
+        "no data": piece(1000, 1000),
+        "another flow": piece(1000, 2000, { sourcePort: f.peerPort + 1 }),
+        "a wrong checksum": corrupt,
+      };
+      for (const [what, other] of Object.entries(others))
+        assert.equal(drained(piece(0, 1000), other).found.length, 2, what);
+      assert.equal(drained(corrupt, piece(2000, 3000)).found.length, 2, "after a wrong checksum");
+      const out = (from: number, to: number): Buffer => f.outward({ seq: from, payload: bytes.subarray(from, to) });
+      for (const data of [out(0, 1000), out(1000, 2000)])
+        native.bpfTestRun(rig.program("xdp_mirror"), { data: f.encapsulated(data, { out: true }) });
+      assert.equal(records().length, 2, "outward");
+    },
+  );
 
   await t.test("standby: a full ring drops, and what fits later is recorded again", () => {
     set("fenced", true, 0n);

@@ -48,8 +48,8 @@ export interface RigOptions {
   /** Where the objects are; default build/bpf. */
   objects?: string;
   ringBytes?: number;
-  /** Of the events ring: least time between two COPIED events of a socket, ns. */
-  copiedIntervalNs?: bigint;
+  /** Default: none. */
+  virtualMac?: string;
 }
 
 export class Rig {
@@ -70,14 +70,14 @@ export class Rig {
     const some = (object: BpfObject, names: string[]): Record<string, number> =>
       Object.fromEntries(names.map((map) => [map, object.maps[map]!.fd]));
     const cookie = new Uint8Array(BigUint64Array.of(native.netnsCookie()).buffer);
-    const interval = new Uint8Array(BigUint64Array.of(options.copiedIntervalNs ?? 1_000_000n).buffer);
     this.mirror = load("mirror", {});
     this.uplink = load(
       "uplink",
       some(this.mirror, ["addresses", "services", "gate", "voice", "link", "counters", "ticks"]),
+      options.virtualMac === undefined ? {} : { virtual_mac: macBytes(options.virtualMac) },
     );
     const known = { ...some(this.mirror, ["addresses", "services"]), ...some(this.uplink, ["crash"]) };
-    this.witness = load("witness", known, { netns_cookie: cookie, copied_interval_ns: interval });
+    this.witness = load("witness", known, { netns_cookie: cookie });
   }
 
   map(name: string): number {
@@ -141,7 +141,7 @@ export class Rig {
     native.bpfMapUpdate(this.map("uplink_ifindex"), u32(index), u32(0));
   }
 
-  service(address: string, kind: "passive" | "active", port: number, id: number): void {
+  service(address: string, kind: "passive" | "active", port: number, id: number, flags = 0): void {
     const { family, bytes } = parseIp(address);
     const known = Buffer.alloc(abi.sizes.td_address);
     known.set(bytes, abi.offsets.td_address.ip);
@@ -155,6 +155,7 @@ export class Rig {
     key[at.kind] = kind === "passive" ? abi.TD_SERVICE_PASSIVE : abi.TD_SERVICE_ACTIVE;
     const value = Buffer.alloc(abi.sizes.td_service);
     value.writeUInt16LE(id, abi.offsets.td_service.id);
+    value.writeUInt16LE(flags, abi.offsets.td_service.flags);
     native.bpfMapUpdate(this.map("services"), key, value);
   }
 
@@ -175,6 +176,19 @@ export class Rig {
     value.writeUInt32LE(seq >>> 0, abi.offsets.td_closed.seq);
     value.writeUInt32LE(ack >>> 0, abi.offsets.td_closed.ack);
     native.bpfMapUpdate(this.map("closed"), key, value);
+  }
+
+  ahead(key: Uint8Array, end: number): void {
+    const value = Buffer.alloc(abi.sizes.td_ahead);
+    value.writeUInt32LE(end >>> 0, abi.offsets.td_ahead.end);
+    native.bpfMapUpdate(this.map("ahead"), key, value);
+  }
+
+  /** What the peer of such a session was heard to say. */
+  heardOf(key: Uint8Array): { answers: number; held: number } {
+    const value = Buffer.from(native.bpfMapLookup(this.map("ahead"), key, abi.sizes.td_ahead) ?? []);
+    const { answers, held } = abi.offsets.td_ahead;
+    return { answers: value.readUInt32LE(answers), held: value.readUInt32LE(held) };
   }
 
   /** Packets by reason, those that are not zero. */

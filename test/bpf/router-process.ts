@@ -2,11 +2,17 @@
 // stands by, answers commands. Argument: RouterSetting as JSON. Standard input: one command a line; each is answered
 // by one line of JSON. Everything it attached goes with its namespace.
 
+import path from "node:path";
 import { createInterface } from "node:readline";
 import { native } from "../../addon/native.js";
 import * as abi from "../../src/abi.gen.js";
+import { Witness } from "../../src/agent/witness.js";
 import { addressPlan } from "../../src/lab/lab.js";
-import { flowKey, forever, type Mode, Rig } from "./rig.js";
+import { BorrowedSockets } from "../../src/net/borrowed-sockets.js";
+import { objectDirectory } from "../../src/net/dataplane.js";
+import { SocketOwners } from "../../src/net/socket-owners.js";
+import { readKey } from "../../src/session/flow-key.js";
+import { flowKey, forever, type Mode, Rig, u32 } from "./rig.js";
 
 export interface RouterSetting {
   role: "active" | "standby";
@@ -25,10 +31,7 @@ export interface RouterSetting {
 }
 
 export interface EventSeen {
-  kind: number;
-  verdicts: number;
-  copiedSeq: number;
-  exitCode: number;
+  crashed: boolean;
   peerPort: number;
 }
 
@@ -45,7 +48,7 @@ const rig = new Rig({ ringBytes: setting.ringBytes });
 rig.link({ ...setting, cookie: 0x77n, ifindex: mirror, recordMax: 1600 });
 rig.uplinkDevice(uplink, 0);
 setting.services.forEach(({ address, kind, port }, id) => {
-  rig.service(address, kind, port, id);
+  rig.service(address, kind, port, id, abi.TD_SERVICE_DELIVERED);
 });
 rig.voice(setting.role === "active" ? forever : 0n);
 rig.gate(setting.role === "active" ? "reflect" : "fenced");
@@ -60,7 +63,7 @@ if (!setting.uplinkAtTc) native.bpfXdpAttach(uplink, rig.program("xdp_uplink"), 
 
 const seen = { records: 0, correct: 0, stamped: 0, outward: 0, payloadIn: 0, payloadOut: 0, tagged: 0 };
 if (setting.role === "standby") {
-  const ring = native.ringOpen(rig.map("records"), { checksums: true });
+  const ring = native.ringOpen(rig.map("records"), { records: true });
   const batch = Buffer.alloc(setting.ringBytes);
   const at = abi.offsets.td_record;
   setInterval(() => {
@@ -87,24 +90,31 @@ const statistics = setting.statistics ? native.bpfStatisticsEnable() : -1;
 
 const { address: serviceAddress, port: servicePort } = setting.services[0]!;
 const peerAddress = addressPlan.peer.v4;
-const events = native.ringOpen(rig.map("events"), { checksums: false });
+const witness = new Witness(rig.map("events"), rig.map("readings"));
+const owners = new SocketOwners(
+  native.bpfLoad(path.join(objectDirectory(), "snapshot.bpf.o"), {
+    reuse: { addresses: rig.map("addresses"), services: rig.map("services") },
+  }).programs.owners?.fd ?? -1,
+);
 /** What the witness has told since the last call. */
-function drainEvents(): EventSeen[] {
-  const batch = Buffer.alloc(1 << 20);
-  const at = abi.offsets.td_event;
-  const { bytes } = events.drain(batch);
-  const found: EventSeen[] = [];
-  for (let start = 0; start < bytes; start += 8 + ((batch.readUInt32LE(start) + 7) & ~7)) {
-    const event = batch.subarray(start + 8);
-    found.push({
-      kind: event.readUInt32LE(at.kind),
-      verdicts: event.readUInt32LE(at.verdicts),
-      copiedSeq: event.readUInt32LE(at.copied_seq),
-      exitCode: event.readUInt32LE(at.exit_code),
-      peerPort: event.readUInt16BE(at.key + abi.offsets.td_flow_key.peer_port),
-    });
+function witnessed(): EventSeen[] {
+  const { ended, crashed } = witness.take();
+  return [
+    ...ended.map(({ key }) => ({ crashed: false, peerPort: readKey(key).peerPort })),
+    ...crashed.map(({ key }) => ({ crashed: true, peerPort: readKey(key).peerPort })),
+  ];
+}
+const borrowed = new BorrowedSockets(native, (note) => native.bpfMapUpdate(rig.map("borrowed"), u32(0), note));
+/** Holds the socket of the one connection for so long, as the agent does while it looks into a receive queue. */
+function borrow(milliseconds: number): boolean {
+  for (const owner of owners.find().values()) {
+    const fd = native.pidfdGetfd(owner.pid, owner.fd);
+    const { cookie } = native.socketFacts(fd);
+    native.closeFd(fd);
+    borrowed.with(owner, cookie, () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds));
+    return true;
   }
-  return found;
+  return false;
 }
 
 const programs = ["xdp_uplink", "tc_uplink_in", "tc_uplink_in_reflect", "tc_uplink_out", "xdp_mirror", "tc_mirror_in"];
@@ -112,7 +122,9 @@ const commands: Record<string, (argument: string) => unknown> = {
   counters: () => rig.counters(),
   seen: () => seen,
   verdict: (peerPort) => rig.verdictOf(flowKey(serviceAddress, servicePort, peerAddress, Number(peerPort))),
-  events: () => drainEvents(),
+  events: () => witnessed(),
+  read: () => witness.takeRead().map(({ key, copiedSeq }) => ({ peerPort: readKey(key).peerPort, copiedSeq })),
+  borrow: (milliseconds) => borrow(Number(milliseconds)),
   gate: (mode) => rig.gate(mode as Mode),
   voice: (ns) => rig.voice(BigInt(ns)),
   statistics: () =>

@@ -4,6 +4,8 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { native } from "../../addon/native.js";
 import * as abi from "../../src/abi.gen.js";
+import { parseIp } from "../../src/net/addresses.js";
+import { unsolicitedAdvertisement } from "../../src/net/announce.js";
 import * as f from "./frames.js";
 import { flowKey, forever, type LinkSetting, type Mode, needsRoot, Rig } from "./rig.js";
 
@@ -389,7 +391,7 @@ const acknowledges =
   (family: 4 | 6, seq: number, ack: number): ((out: Buffer) => void) =>
   (out) => {
     const { inner } = f.opened(out);
-    const expected = f.outward({ family, flags: f.ACK, seq, ack, window: 0xffff });
+    const expected = f.outward({ family, flags: f.ACK, seq, ack, window: 0xffff, hopLimit: 255 });
     assert.deepEqual(inner, expected);
   };
 
@@ -715,6 +717,31 @@ test("uplink programs: packet in, verdict and packet out", { skip: needsRoot }, 
   ];
   for (const item of sideDoor) await t.test(`tc_uplink_in: ${item.what}`, () => play(rig, "tc_uplink_in", item));
 
+  const stamps = f.TIMESTAMPS(1, 2);
+  const gap = 0xffff_fff0; // acknowledged up to here; what is ahead of the gap ends at 100
+  const answers: [what: string, options: Uint8Array, held: number][] = [
+    ["no options", new Uint8Array(), 0],
+    ["timestamps alone", stamps, 0],
+    ["a block beyond the gap", f.SACK([10, 60]), 1],
+    ["one behind timestamps", Buffer.concat([stamps, f.SACK([10, 100])]), 1],
+    ["a duplicate that is reported (RFC 2883)", f.SACK([0xffff_ff00, gap]), 0],
+    ["a duplicate, then two blocks beyond the gap", f.SACK([0xffff_ff00, gap], [20, 30], [5, 10]), 1],
+    ["a block beyond all that was ever sent", f.SACK([10, 200]), 0],
+    ["a block that is cut off", f.SACK([10, 60]).subarray(0, 8), 0],
+  ];
+  for (const [what, tcpOptions, held] of answers)
+    for (const program of ["tc_uplink_in", "tc_uplink_in_reflect"])
+      await t.test(`${program}: what the peer holds beyond a gap in the output: ${what}`, () => {
+        rig.link();
+        rig.voice(forever);
+        rig.gate("solo", 7, 0n);
+        rig.ahead(key, 100);
+        const context = skbContext({ what, frame: f.frame(), verdict: "pass", reason: null });
+        native.bpfTestRun(rig.program(program), { data: f.frame({ ack: gap, tcpOptions }), context });
+        assert.deepEqual(rig.heardOf(key), { answers: 1, held });
+        native.bpfMapDelete(rig.map("ahead"), key);
+      });
+
   await t.test("both directions of a session get the same outer port, and sessions differ", () => {
     rig.link();
     rig.uplinkDevice(1, 2);
@@ -731,5 +758,69 @@ test("uplink programs: packet in, verdict and packet out", { skip: needsRoot }, 
       ports.add(f.opened(there.data).sourcePort);
     }
     assert.ok(ports.size > 60, `${ports.size} different ports for 64 sessions`);
+  });
+});
+
+test("a virtual MAC: the service says nothing but it, and answers to it with the voice only", {
+  skip: needsRoot,
+}, async (t) => {
+  const virtual = "02:00:5e:10:00:01";
+  const rig = new Rig({ virtualMac: virtual });
+  t.after(() => rig.close());
+  for (const address of [f.service4, f.service6]) rig.service(address, "passive", f.servicePort, 3);
+  const bytes = Buffer.from(virtual.replaceAll(":", ""), "hex");
+  const spoken = (frame: Buffer, at: number[] = []) => {
+    const changed = Buffer.from(frame);
+    for (const offset of [6, ...at]) bytes.copy(changed, offset);
+    return changed;
+  };
+  const out = (what: string, item: Omit<Case, "what">) =>
+    t.test(`tc_uplink_out: ${what}`, () => play(rig, "tc_uplink_out", { what, ...item }));
+  const says = (expected: Buffer) => (got: Buffer) => assert.deepEqual(got, expected);
+
+  for (const family of [4, 6] as const) {
+    const frame = f.outward({ family, payload });
+    await out(`a segment in REFLECT, IPv${family}`, {
+      frame,
+      verdict: "redirect",
+      reason: "PASS_REFLECT_OUT",
+      after: reflects(spoken(frame), abi.TD_WIRE_OUT),
+    });
+    await out(`a segment in SOLO, IPv${family}`, {
+      frame,
+      mode: "solo",
+      verdict: "pass",
+      reason: "PASS_SOLO_OUT",
+      after: says(spoken(frame)),
+    });
+  }
+  const answer = f.arp(2, f.service4, f.peer4);
+  await out("an ARP answer says it twice", {
+    frame: answer,
+    verdict: "pass",
+    reason: "PASS_OTHER",
+    after: says(spoken(answer, [22])),
+  });
+  const own = f.arp(1, "10.77.0.2", f.service4);
+  await out("this router's own question about the address does not", {
+    frame: own,
+    verdict: "pass",
+    reason: "PASS_OTHER",
+    after: says(own),
+  });
+  const other = f.outward({ destination: "192.0.2.1", source: "10.77.0.2" });
+  await out("what is not the service's does not", { frame: other, verdict: "pass", reason: null, after: says(other) });
+  const announced = unsolicitedAdvertisement(Uint8Array.of(2, 0, 0, 0, 0, 9), parseIp(f.service6).bytes);
+  await out("an advertisement says it in its option, with the checksum of that", {
+    frame: announced,
+    verdict: "pass",
+    reason: "PASS_OTHER",
+    after: says(Buffer.from(unsolicitedAdvertisement(bytes, parseIp(f.service6).bytes))),
+  });
+  await out("nothing of it while fenced", {
+    frame: announced,
+    mode: "fenced",
+    verdict: "drop",
+    reason: "DROP_FENCED_NEIGHBOUR",
   });
 });

@@ -121,10 +121,10 @@ test("lab up: its commands work as printed, Ctrl-C removes it", { skip: noRoot, 
       child.once("close", () => resolve(output));
     });
   assert.equal(await shell(`echo once | ${command("socat")}`), "once\n");
-  assert.match(await shell(command("status --config")), /router {3}b: standby/);
+  assert.match(await shell(command("status --config")), /^pair .* b standby$/m);
   await shell(command("kill -9"));
   let status = "";
-  while (!status.includes("router   b: solo")) status = await shell(command("status --config"));
+  while (!/^pair .* b solo$/m.test(status)) status = await shell(command("status --config"));
   assert.equal(await shell(`echo again | ${command("socat")}`), "again\n");
   run.child.kill("SIGINT");
   assert.equal((await run.exited).code, 130, run.stderr());

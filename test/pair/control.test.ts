@@ -11,7 +11,14 @@ import { ControlChannel } from "../../src/pair/control.js";
 import { createPairKeys, type PairKeys, readPairKeys } from "../../src/pair/keys.js";
 import type { ControlMessage } from "../../src/pair/messages.js";
 
-const hello: ControlMessage = { type: "hello", version: 1, abi: 1, router: "b", agreement: "x", recordMax: 1914 };
+const hello: ControlMessage = {
+  type: "hello",
+  version: 1,
+  abi: 1,
+  router: "b",
+  agreement: { "pair.heartbeat": "x" },
+  recordMax: 1914,
+};
 
 function inDirectory(run: (directory: string) => Promise<void> | void) {
   return async () => {
@@ -41,6 +48,12 @@ test(
     assert.deepEqual(readdirSync(keys).sort(), ["a.crt", "a.key", "b.crt", "b.key", "secret"]);
     for (const name of ["a.key", "b.key", "secret"]) assert.equal(statSync(path.join(keys, name)).mode & 0o077, 0);
     assert.throws(() => createPairKeys(keys), { code: "KEYS_EXIST" });
+    // A directory that was there is somebody's: its mode stays.
+    chmodSync(directory, 0o755);
+    createPairKeys(directory);
+    assert.equal(statSync(directory).mode & 0o777, 0o755);
+    assert.throws(() => createPairKeys(path.join(keys, "secret")), { code: "KEYS_FAILED" });
+    assert.throws(() => createPairKeys("/proc/tandem/keys"), { code: "KEYS_FAILED" });
     const [a, b] = [readPairKeys(keys, "a"), readPairKeys(keys, "b")];
     assert.deepEqual(a.cookie, b.cookie);
     assert.deepEqual(a.pulseKey, b.pulseKey);

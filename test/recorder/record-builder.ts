@@ -79,6 +79,7 @@ export function buildSample(flow: BuiltFlow, segment: BuiltSegment): Uint8Array 
   const view = new DataView(bytes.buffer);
   const at = 8;
   view.setUint32(0, length, true);
+  view.setUint32(4, 1, true);
   view.setBigUint64(at + R.time_ns, BigInt(Math.round(segment.timeNs ?? 1e9)), true);
   view.setUint32(at + R.flow, flow.flow, true);
   view.setUint32(at + R.seq, segment.seq >>> 0, true);

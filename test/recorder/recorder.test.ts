@@ -14,7 +14,7 @@ const LIVE = 1;
 const DELIVERED = 2;
 
 function recorderOf(options: Partial<RecorderOptions> = {}): Recorder {
-  return new Recorder({
+  const recorder = new Recorder({
     ...recorderDefaults,
     services: new Map([
       [LIVE, "live"],
@@ -22,6 +22,8 @@ function recorderOf(options: Partial<RecorderOptions> = {}): Recorder {
     ]),
     ...options,
   });
+  recorder.attend(DELIVERED, true);
+  return recorder;
 }
 
 function feed(recorder: Recorder, samples: Uint8Array[], now = 1e9): void {
@@ -286,6 +288,18 @@ test("a FIN is a candidate until it is acknowledged; a forged one gives way to d
   assert.equal(text(recorder.takeFeed(session, 9)), "abc");
   feed(recorder, [talk.in({ at: 3, ack: 0, payload: ascii("zzz") })]);
   assert.equal(session.input.end, 3, "nothing follows a FIN");
+});
+
+test("a session that only a last segment made known ends when the active has no such socket; a recorded one does not", () => {
+  const { recorder, talk, session } = started(DELIVERED);
+  const late = new Conversation(flowOf(2, 4, DELIVERED));
+  feed(recorder, [late.out({ at: 500, ack: 700, flags: TCP_ACK | TCP_FIN })]);
+  assert.deepEqual(reasonList(sessionOf(recorder, late).reasons), ["joined-mid-stream"]);
+  for (const { flow } of [late, talk]) recorder.absent(keyOf(flow), 2e9);
+  assert.equal(sessionOf(recorder, late).state, "closed");
+  assert.equal(session.state, "established");
+  feed(recorder, [late.out({ at: 500, ack: 700, flags: TCP_ACK | TCP_FIN })], 3e9);
+  assert.equal(sessionOf(recorder, late).state, "closed", "nor does the same segment, sent again, open one");
 });
 
 test("a session ends when the active's socket does; not by a crash, not by another incarnation's end", () => {

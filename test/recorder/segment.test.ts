@@ -99,6 +99,7 @@ test("the unacknowledged output is sent once, in order, with its FIN", () => {
           ack: 17,
           window: 100,
           timestamps: { value: 5, echo: 6 },
+          md5: null,
           segmentBytes: size,
         });
         let at = 0;

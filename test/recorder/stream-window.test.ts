@@ -87,6 +87,66 @@ test("a copy that differs is found exactly, wherever it overlaps, and forgotten 
   );
 });
 
+test("beginning anew further on keeps what came early there; what was read before can be put back", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(fc.nat(3000), fc.integer({ min: 1, max: 400 })), { maxLength: 20 }),
+      fc.array(fc.tuple(fc.boolean(), fc.nat(900)), { maxLength: 12 }),
+      (pieces, moves) => {
+        const stream = streamOf(20_000);
+        const window = new StreamWindow(1 << 16, budget(), 500);
+        const known = new Set<number>();
+        for (const [at, size] of pieces) {
+          window.write(at, stream, at, size);
+          for (let offset = Math.max(at, 500); offset < at + size; offset++) known.add(offset);
+        }
+        for (const [back, distance] of moves) {
+          const base = window.base;
+          if (back) {
+            const to = Math.max(0, base - distance);
+            const upTo = distance % 3 === 0 ? base - Math.floor((base - to) / 2) : base;
+            if (to === base) continue;
+            assert.ok(window.prepend(to, stream.subarray(to, upTo)));
+            assert.equal(window.base, to);
+            for (let offset = to; offset < upTo; offset++) known.add(offset);
+          } else {
+            window.restart(base + distance);
+            assert.equal(window.base, base + distance);
+          }
+          for (const offset of known) if (offset < window.base) known.delete(offset);
+          let end = window.base;
+          while (known.has(end)) end++;
+          assert.equal(window.end, end);
+          assert.deepEqual(Buffer.from(window.copy(window.base, end)), Buffer.from(stream.subarray(window.base, end)));
+          for (const { start, end } of window.pieces())
+            assert.deepEqual(Buffer.from(window.copy(start, end)), Buffer.from(stream.subarray(start, end)));
+          assert.equal(window.highest, Math.max(end, ...[...known].map((offset) => offset + 1)));
+        }
+      },
+    ),
+  );
+});
+
+test("bytes known to be true overrule the copy that was kept, and settle the conflict they cover", () => {
+  const truth = streamOf(300);
+  const window = new StreamWindow(1 << 16, budget());
+  const forged = truth.map((byte, at) => (at >= 100 && at < 200 ? byte ^ 1 : byte));
+  window.write(0, forged, 0, 250);
+  window.write(0, truth, 0, 250);
+  assert.deepEqual([window.conflictStart, window.conflictEnd], [100, 200]);
+  assert.ok(window.overrule(50, truth.subarray(50, 150)));
+  assert.deepEqual([window.conflictStart, window.conflictEnd], [150, 200]);
+  assert.ok(window.overrule(180, truth.subarray(180, 220)));
+  assert.deepEqual([window.conflictStart, window.conflictEnd], [150, 180]);
+  assert.ok(window.overrule(140, truth.subarray(140)));
+  assert.deepEqual([window.conflictStart, window.conflictEnd], [Number.POSITIVE_INFINITY, -1]);
+  assert.deepEqual(Buffer.from(window.copy(0, 300)), Buffer.from(truth));
+  const small = new StreamWindow(100, budget(), 150);
+  assert.equal(small.overrule(160, truth.subarray(160, 251)), false);
+  assert.equal(small.prepend(0, truth.subarray(0, 150)), false);
+  assert.deepEqual([small.base, small.end, small.capacity], [150, 150, 0]);
+});
+
 test("the limit and the budget refuse, and store nothing", () => {
   const shared = new MemoryBudget(8192);
   const one = new StreamWindow(4096, shared);

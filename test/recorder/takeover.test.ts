@@ -4,12 +4,15 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import fc from "fast-check";
 import { native } from "../../addon/native.js";
+import type { RestoredNews } from "../../src/recorder/messages.js";
+import { Preparation } from "../../src/recorder/preparation.js";
 import { Recorder, recorderDefaults } from "../../src/recorder/recorder.js";
-import { rehearse, restoreSessions } from "../../src/recorder/restoration.js";
+import { planHeld, rehearse, restoreSessions } from "../../src/recorder/restoration.js";
+import { heldPlanSchema, packHeldPlan, unpackHeldPlan } from "../../src/session/held-plan.js";
 import { injectorFrames, nextTimestamp, planTakeover } from "../../src/session/plan.js";
-import { reasonList } from "../../src/session/reasons.js";
+import { Reason, reasonList } from "../../src/session/reasons.js";
 import { TCP_ACK, TCP_FIN } from "../../src/session/segment.js";
-import { before } from "../../src/session/sequence.js";
+import { before, sequenceOf } from "../../src/session/sequence.js";
 import type { ServiceMode, Session } from "../../src/session/session.js";
 import { batchOf, Conversation, flowOf, keyOf, offer } from "./record-builder.js";
 
@@ -17,6 +20,7 @@ const MAC = new Uint8Array([2, 0, 0, 0, 0, 9]);
 
 function start(mode: ServiceMode, options = offer, isns: { isnIn?: number; isnOut?: number } = {}, id = 1) {
   const recorder = new Recorder({ ...recorderDefaults, services: new Map([[1, mode]]) });
+  recorder.attend(1, true);
   const talk = new Conversation(flowOf(id), isns);
   const feed = (...samples: Uint8Array[]) => {
     const batch = batchOf(samples);
@@ -52,6 +56,20 @@ function frameFields(frame: Uint8Array) {
     payload: Buffer.from(frame.subarray(payload)),
     toUs: Buffer.from(frame.subarray(0, 6)).equals(MAC),
   };
+}
+
+/** The report, and what was told before it. */
+function restoreAll(
+  recorder: Recorder,
+  restore: typeof native.restore,
+  now: number,
+  preparation: Preparation,
+): ReturnType<typeof restoreSessions> & Pick<RestoredNews, "closed" | "ahead"> {
+  const told: Pick<RestoredNews, "closed" | "ahead">[] = [];
+  const report = restoreSessions(recorder, restore, now, preparation, (news) => told.push(news));
+  const [news] = told;
+  assert.ok(news && told.length === 1);
+  return { ...report, ...news };
 }
 
 test("live: in_end is what was vouched for; the rest goes through the injector; output is sent again", () => {
@@ -123,6 +141,35 @@ test("delivered: what the application has not read is in the receive queue; clea
   plan = planTakeover(session, 2e9);
   assert.equal(plan.clean, false);
   assertWindow(plan.restore);
+});
+
+test("a gap in the recorded output: the peer of a delivered session has to say what it holds, or could not say it", () => {
+  const cases = [
+    ["live", offer, "goes on"],
+    ["delivered", offer, "is asked"],
+    ["delivered", { ...offer, sack: false }, "is lost"],
+  ] as const;
+  for (const [mode, options, outcome] of cases) {
+    const { recorder, talk, session, feed } = start(mode, options);
+    feed(
+      talk.in({ at: 0, ack: 0, payload: data(100) }),
+      talk.out({ at: 0, ack: 100, payload: data(10) }),
+      // Bytes 10 to 30 were lost on the mirror link.
+      talk.out({ at: 30, ack: 100, payload: data(10) }),
+    );
+    recorder.finish(2e9);
+    assert.equal(session.ready, true);
+    const restore = (sessions: unknown[]) => sessions.map(() => ({ fd: -1 }));
+    const { sessions, lost, ahead } = restoreAll(recorder, restore, 2e9, new Preparation(native));
+    if (outcome === "is lost") {
+      assert.deepEqual([sessions.length, lost.map(({ reasons }) => reasons)], [0, [["output-gap"]]]);
+      continue;
+    }
+    const [taken] = sessions;
+    assert.deepEqual([sessions.length, lost.length, taken?.outputOffset], [1, 0, 10]);
+    assert.deepEqual(taken?.gap?.lost.reasons ?? null, outcome === "is asked" ? ["output-gap"] : null);
+    assert.deepEqual(ahead, [{ key: session.key, seq: sequenceOf(40, session.firstOut) }]);
+  }
 });
 
 test("FINs: one that was acknowledged is injected at the end; ours is named; a candidate is left to the kernel", () => {
@@ -232,6 +279,38 @@ test("a rehearsal changes nothing, and passes over what has ended with its last 
   assert.equal(rehearse(session, MAC, 3e9), false);
 });
 
+test("held by the active: the plan crosses the control channel unchanged, recording goes on, and a gap is refused", () => {
+  const { talk, session, feed } = start("confirmed");
+  const key = keyOf(talk.flow);
+  const stamps = (value: number, echo: number) => ({ timestamps: { value, echo } });
+  feed(
+    talk.in({ at: 0, ack: 0, payload: data(500), ...stamps(700, 1000) }),
+    talk.out({ at: 0, ack: 500, payload: data(900, 5), ...stamps(1100, 700) }),
+    talk.in({ at: 500, ack: 300, payload: data(100, 7), ...stamps(701, 1100) }), // the active has not vouched for it
+  );
+  const plan = planHeld(session, 2e9);
+  assert.ok(plan !== null && plan !== "ahead");
+  const expected = planTakeover(session, 2e9, 500);
+  assert.deepEqual(plan.restore, expected.restore);
+  assert.deepEqual([plan.taken.inputOffset, plan.taken.received], [500, 500]);
+  assert.deepEqual(plan.taken.unacked, expected.unacked);
+  assert.equal(plan.frames.length, 1, "what was not vouched for is the peer's to send again");
+  assert.deepEqual([session.inEnd, session.vouched, session.input.end], [-1, 500, 600]);
+
+  const { plan: numbers, parts } = packHeldPlan(plan, data(20));
+  const { state, ...arrived } = unpackHeldPlan(key, heldPlanSchema.parse(JSON.parse(JSON.stringify(numbers))), parts);
+  assert.deepEqual(arrived, plan);
+  assert.deepEqual(state, data(20));
+
+  feed(talk.out({ at: 1000, ack: 600, payload: data(50) })); // 900 to 1000 were lost on the mirror link
+  assert.equal(planHeld(session, 2e9), "ahead");
+  const { recorder, session: unattended } = start("delivered");
+  recorder.attend(1, false);
+  assert.notEqual(planHeld(unattended, 2e9), null, "its application is back on the other router");
+  unattended.giveUp(Reason.Urgent);
+  assert.equal(planHeld(unattended, 2e9), null);
+});
+
 test("the kernel restores what is ready and half-open; the rest is named with its reason and numbers", (context) => {
   if (process.getuid?.() !== 0) return context.skip("needs root (TCP_REPAIR)");
   const recorder = new Recorder({
@@ -241,6 +320,7 @@ test("the kernel restores what is ready and half-open; the rest is named with it
       [2, "delivered"],
     ]),
   });
+  recorder.attend(2, true);
   // Loopback addresses: in repair mode nothing is sent, so nobody has to be there.
   const talkTo = (port: number, service: number) => {
     const flow = { ...flowOf(port, 4, service), localPort: 50_000 + (process.pid % 5000), peerPort: port };
@@ -266,7 +346,7 @@ test("the kernel restores what is ready and half-open; the rest is named with it
   ]);
   recorder.ingest(batch, batch.length);
   recorder.finish(2e9);
-  const report = restoreSessions(recorder, native.restore, 2e9);
+  const report = restoreAll(recorder, native.restore, 2e9, new Preparation(native));
   try {
     const ports = (entries: { key: Uint8Array }[]) => entries.map(({ key }) => (key[34]! << 8) | key[35]!).sort();
     assert.deepEqual(
@@ -285,10 +365,95 @@ test("the kernel restores what is ready and half-open; the rest is named with it
       "the injector has nothing to say to a half-open session",
     );
     const lost = report.lost.find(({ reasons }) => reasons.includes("joined-mid-stream"))!;
-    assert.deepEqual(lost.reset, { seqs: [midStream.seqOut(0), midStream.seqOut(10)], ack: midStream.seqIn(0) });
+    assert.deepEqual(lost.reset, {
+      seqs: [midStream.seqOut(0), midStream.seqOut(10)],
+      ack: midStream.seqIn(0),
+      md5: null,
+    });
     const waiting = recorder.find(keyOf(unattended.flow))!;
     assert.deepEqual(reasonList(waiting.reasons), ["no-application"]);
   } finally {
     for (const { fd } of report.sessions) native.closeFd(fd);
   }
+});
+
+test("restored in advance: a session that has not changed keeps its socket, one that has is restored anew", (context) => {
+  if (process.getuid?.() !== 0) return context.skip("needs root (TCP_REPAIR)");
+  const recorder = new Recorder({ ...recorderDefaults, services: new Map([[1, "delivered"]]) });
+  recorder.attend(1, true);
+  const talks = [11, 12, 13].map((port) => {
+    const flow = { ...flowOf(port), localPort: 50_000 + (process.pid % 5000), peerPort: port };
+    flow.localIp = Uint8Array.from({ length: 16 }, (_, i) => [127, 0, 0, 1][i] ?? 0);
+    flow.peerIp = Uint8Array.from({ length: 16 }, (_, i) => [127, 77, 0, 3][i] ?? 0);
+    return new Conversation(flow);
+  }) as [Conversation, Conversation, Conversation];
+  const feed = (...samples: Uint8Array[]) => {
+    const batch = batchOf(samples);
+    recorder.ingest(batch, batch.length);
+    recorder.endDrain(2e9);
+  };
+  for (const talk of talks) feed(...talk.handshake(), talk.out({ at: 0, ack: 0, payload: data(200) }));
+  const closed: number[] = [];
+  const made: number[] = [];
+  const preparation = new Preparation({
+    restore: (sessions) => {
+      const results = native.restore(sessions);
+      for (const result of results) if ("fd" in result) made.push(result.fd);
+      return results;
+    },
+    closeFd: (fd) => {
+      closed.push(fd);
+      native.closeFd(fd);
+    },
+  });
+  preparation.begin(recorder, 2e9);
+  while (preparation.step(2e9));
+  assert.equal(made.length, 3);
+  // The first one goes on, the second one is over.
+  feed(talks[0].in({ at: 0, ack: 200, payload: data(10) }), talks[0].out({ at: 200, ack: 10, payload: data(7) }));
+  recorder.socketEnded(keyOf(talks[1].flow), 0, null, 2e9);
+  recorder.finish(3e9);
+  const report = restoreAll(recorder, native.restore, 2.1e9, preparation);
+  try {
+    assert.equal(report.prepared, 1);
+    assert.deepEqual(
+      report.sessions.map(({ id }) => id).sort(),
+      [talks[0], talks[2]].map(({ flow }) => recorder.find(keyOf(flow))!.id).sort(),
+    );
+    const [first, last] = [talks[0], talks[2]].map(({ flow }) =>
+      report.sessions.find(({ id }) => id === recorder.find(keyOf(flow))!.id),
+    );
+    assert.equal(native.outQueue(first!.fd).unacked, 7, "what the peer has acknowledged meanwhile is not in its queue");
+    assert.equal(native.outQueue(last!.fd).unacked, 200);
+    assert.ok(made.includes(last!.fd) && !closed.includes(last!.fd));
+    assert.equal(closed.length, 2, "the others are closed, or their successors could not be made");
+  } finally {
+    for (const { fd } of report.sessions) native.closeFd(fd);
+  }
+});
+
+test("restored in advance: not again while it is still good, and not kept for long", () => {
+  const { recorder } = start("delivered");
+  const open = new Set<number>();
+  let next = 100;
+  const preparation = new Preparation({
+    restore: (sessions) =>
+      sessions.map(() => {
+        open.add(++next);
+        return { fd: next };
+      }),
+    closeFd: (fd) => open.delete(fd),
+  });
+  const advance = (now: number) => {
+    preparation.begin(recorder, now);
+    while (preparation.step(now));
+    return [...open];
+  };
+  assert.deepEqual(advance(10e9), [101]);
+  assert.deepEqual(advance(10.1e9), [101], "it is still good");
+  while (preparation.step(10.7e9));
+  assert.deepEqual([...open], []);
+  assert.deepEqual(advance(11e9), [102]);
+  preparation.discard();
+  assert.equal(open.size, 0);
 });

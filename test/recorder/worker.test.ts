@@ -2,6 +2,7 @@
 // real socket, and a takeover that ends with kernel sockets.
 
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import net from "node:net";
 import test from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -15,6 +16,7 @@ import { flowKey, needsRoot, Rig } from "../bpf/rig.js";
 const service = "127.0.0.1";
 const peer = "127.88.0.2";
 const port = 40_000 + (process.pid % 10_000);
+const joinedPort = port + 1;
 
 /** Polls: the thread works in its own time. */
 async function until<T>(what: string, probe: () => T | undefined | false | Promise<T | undefined | false>): Promise<T> {
@@ -36,8 +38,17 @@ class Stand {
     this.rig.link();
     this.rig.recording(true);
     this.rig.service(service, "passive", port, 3);
+    this.rig.service(service, "passive", joinedPort, 4);
     this.client = await RecorderClient.start(
-      { ringFd: this.rig.map("records"), services: [[3, "live"]], limits },
+      {
+        ringFd: this.rig.map("records"),
+        md5Keys: [],
+        services: [
+          [3, "live"],
+          [4, "confirmed"],
+        ],
+        limits,
+      },
       (notice) => this.notices.push(notice),
       (error) => {
         throw error;
@@ -55,12 +66,13 @@ class Stand {
     payload: string,
     flags = ACK,
     tcpOptions = TIMESTAMPS(500, 900),
+    destinationPort = port,
   ): void {
     const inner = frame({
       source: peer,
       destination: service,
       sourcePort: peerPort,
-      destinationPort: port,
+      destinationPort,
       seq,
       ack,
       flags,
@@ -76,11 +88,12 @@ class Stand {
     payload: string,
     flags = ACK,
     tcpOptions = TIMESTAMPS(901, 500),
+    sourcePort = port,
   ): void {
     const inner = outward({
       source: service,
       destination: peer,
-      sourcePort: port,
+      sourcePort,
       destinationPort: peerPort,
       seq,
       ack,
@@ -146,7 +159,7 @@ test("frames to feed to takeover, through the real ring", { skip: needsRoot }, a
 
     // The last words before the takeover: still in the ring when it is asked for.
     stand.out(1001, 2006, 1011, " more");
-    const report = await stand.client.takeover();
+    const report = await stand.client.takeover().report;
     fds.push(...report.sessions.map(({ fd }) => fd));
     assert.deepEqual(
       report.sessions.map(({ id, inputOffset, outputOffset }) => ({ id, inputOffset, outputOffset })),
@@ -154,15 +167,12 @@ test("frames to feed to takeover, through the real ring", { skip: needsRoot }, a
     );
     assert.deepEqual(
       report.lost.map(({ id, reasons, reset }) => ({ id, reasons, reset })),
-      [{ id: second, reasons: ["no-application"], reset: { seqs: [2000], ack: 1000 } }],
+      [{ id: second, reasons: ["no-application"], reset: { seqs: [2000], ack: 1000, md5: null } }],
     );
     assert.equal(native.outQueue(report.sessions[0]!.fd).unacked, 11);
     assert.equal(Buffer.from(report.sessions[0]!.unacked!.bytes).toString(), "answer more");
     await until("the end of the feed", () => ended);
     assert.equal(got, "hello world");
-    await until("the word of it", () =>
-      stand.notices.some((notice) => notice.type === "feed" && notice.what === "ended" && notice.offset === 11),
-    );
     assert.ok(stand.notices.some((notice) => notice.type === "feed" && notice.what === "refused"));
 
     await stand.client.reset();
@@ -217,12 +227,201 @@ test("a feed nobody reads stops at the memory bound, and the application's leavi
 
 test("a thread that cannot open its ring says why", { skip: needsRoot }, async () => {
   const [notARing, other] = native.socketPair();
-  const options = { ringFd: notARing, services: [], limits: {} };
+  const options = { ringFd: notARing, services: [], md5Keys: [], limits: {} };
   const ignore = (): void => {};
   try {
     await assert.rejects(RecorderClient.start(options, ignore, ignore), /EINVAL|Invalid argument/);
   } finally {
     native.closeFd(notARing);
     native.closeFd(other);
+  }
+});
+
+test("a session joined in its middle: snapshots, fill, hand-over, confirm, log, and the kernel's socket goes on", {
+  skip: needsRoot,
+}, async () => {
+  const stand = new Stand();
+  const fds: number[] = [];
+  const peerPort = 1009;
+  const key = flowKey(service, joinedPort, peer, peerPort);
+  const last = <Notice>(pick: (notice: RecorderNotice) => Notice | undefined): Notice | undefined =>
+    stand.notices.map(pick).findLast((found) => found !== undefined);
+  const join = () => last((notice) => (notice.type === "events" ? notice.joins.at(-1) : undefined));
+  // 70,000 bytes lie unread in the active's socket; offset 1,000,000 is its first byte.
+  const unread = Buffer.alloc(70_000, "unread ");
+  const snapshot = (adoption: number): void =>
+    stand.client.tell({
+      type: "snapshot",
+      entries: [
+        {
+          key,
+          service: 4,
+          passive: true,
+          base: { input: 1_000_000, output: 2_000_000 },
+          adoption,
+          snapshot: {
+            bytesReceived: unread.length,
+            bytesAcked: 0,
+            rcvNxt: 1000 + unread.length,
+            copiedSeq: 1000,
+            sndUna: 2000,
+            sndNxt: 2000,
+            writeSeq: 2000,
+            rcvWup: 1000 + unread.length,
+            rcvWnd: 1 << 20,
+            sndWnd: 1 << 20,
+            sndWl1: 1000 + unread.length,
+            maxWindow: 1 << 20,
+            tsRecent: 500,
+            tsval: 900,
+            mss: 1460,
+            state: "established",
+            sndWscale: 7,
+            rcvWscale: 7,
+            flags: {
+              sack: true,
+              timestamps: true,
+              wscale: true,
+              outOfOrder: false,
+              urgent: false,
+              finReceived: false,
+              finSent: false,
+              finAcked: false,
+              mptcp: false,
+              md5: false,
+            },
+            options: {
+              ttl: 77,
+              minTtl: 0,
+              tos: 0,
+              noDelay: true,
+              keepAlive: false,
+              keepIdle: null,
+              keepInterval: null,
+              keepCount: null,
+              userTimeout: 0,
+              congestion: "",
+              maxSegment: null,
+              device: null,
+              sendBuffer: null,
+              receiveBuffer: null,
+              priority: 0,
+              mark: 0,
+              linger: null,
+            },
+          },
+        },
+      ],
+    });
+  try {
+    await stand.start();
+    stand.client.tell({ type: "application", service: 4, present: true });
+    snapshot(0);
+    const adopted = await until("the adoption", () => join());
+    snapshot(adopted.adoption);
+    await until("what is unread is asked for", () => join()?.needsFill);
+    stand.client.tell({ type: "fill", key, seq: 1000, bytes: unread });
+    snapshot(adopted.adoption);
+    const { id } = await until("both directions are proven", () =>
+      join()?.input && join()?.output ? join() : undefined,
+    );
+    stand.client.tell({ type: "watch", id, md5: null });
+    const none = new Uint8Array(0);
+    const handover = {
+      inputOffset: 1_000_000,
+      outputOffset: 2_000_000,
+      input: none,
+      outputStart: 2_000_000,
+      output: none,
+    };
+    stand.client.tell({ type: "handover", id, ...handover });
+    const handedOver = await until("the hand-over", () =>
+      last((notice) => (notice.type === "handedOver" ? notice : undefined)),
+    );
+    assert.deepEqual(handedOver, { type: "handedOver", id, refused: null });
+    await until("it is ready", () =>
+      last((notice) =>
+        notice.type === "events" ? notice.readiness.find((entry) => entry.id === id)?.ready : undefined,
+      ),
+    );
+    // The application reads 60,000 bytes, answers, confirms that, answers again, and logs what comes next.
+    stand.out(peerPort, 2000, 71_000, "first second", ACK, TIMESTAMPS(901, 500), joinedPort);
+    stand.in(peerPort, 71_000, 2012, "more", ACK, TIMESTAMPS(501, 901), joinedPort);
+    stand.client.tell({
+      type: "confirm",
+      id,
+      ...handover,
+      inputOffset: 1_060_000,
+      outputOffset: 2_000_005,
+      outputStart: 2_000_012,
+    });
+    stand.client.tell({ type: "log", id, outputStart: 2_000_012, output: Buffer.from(" third") });
+    await until("progress", () =>
+      last((notice) =>
+        notice.type === "progress"
+          ? notice.entries.find((entry) => entry[0] === id && entry[1] === 2_000_012)
+          : undefined,
+      ),
+    );
+    const status = await stand.client.status(true);
+    const summary = status.sessions.find((session) => session.id === id);
+    assert.deepEqual(
+      { key: summary?.key, joined: summary?.joined, ready: summary?.ready, resume: summary?.resume },
+      {
+        key: Buffer.from(key).toString("hex"),
+        joined: true,
+        ready: true,
+        resume: { inputOffset: 1_060_000, outputOffset: 2_000_005, source: "confirmed" },
+      },
+    );
+    const report = await stand.client.takeover().report;
+    fds.push(...report.sessions.map(({ fd }) => fd));
+    const [taken] = report.sessions;
+    assert.ok(taken, JSON.stringify(report.lost));
+    assert.deepEqual(
+      {
+        ...taken,
+        fd: 0,
+        key: 0,
+        id: 0,
+        sinceConfirm: String(Buffer.from(taken.sinceConfirm)),
+        logged: String(Buffer.from(taken.logged)),
+      },
+      {
+        id: 0,
+        key: 0,
+        fd: 0,
+        service: 4,
+        mode: "confirmed",
+        inputOffset: 1_070_000,
+        received: 10_000,
+        outputOffset: 2_000_018,
+        resume: { inputOffset: 1_060_000, outputOffset: 2_000_005, source: "confirmed" },
+        base: { input: 1_060_000, output: 2_000_012 },
+        sinceConfirm: " second third",
+        logged: " third",
+        gap: null,
+        clean: true,
+        inputFin: false,
+        outputFin: false,
+        outputFinAcked: false,
+        unacked: null,
+        synAck: null,
+      },
+    );
+    stand.client.tell({ type: "handover", id, ...handover });
+    await until(
+      "the answer of one that is no standby any more",
+      () => last((notice) => (notice.type === "handedOver" ? notice.refused : undefined)) === "not-recorded",
+    );
+    native.restoreRelease([taken.fd], false);
+    const socket = new net.Socket({ fd: taken.fd });
+    fds.length = 0;
+    const [chunk] = (await once(socket, "data")) as [Buffer];
+    assert.equal(chunk.subarray(0, 10).toString(), unread.subarray(60_000, 60_010).toString());
+    socket.destroy();
+  } finally {
+    for (const fd of fds) native.closeFd(fd);
+    await stand.stop();
   }
 });

@@ -11,22 +11,28 @@ import {
   stepRole,
 } from "../../src/role/role.js";
 
-const settings: RoleSettings = { router: "a", preferred: "a", onSilence: "solo" };
+const settings: RoleSettings = { router: "a", preferred: "a", arbiter: "pair", onSilence: "solo" };
 
+/** The arbiter grants what it is asked for, unless the router has another one than the pair. */
 function run(events: RoleEvent[], from: RoleState = initialRole, as: RoleSettings = settings) {
   let state = from;
   const effects: RoleEffect[] = [];
-  for (const event of events) {
+  const happen = (event: RoleEvent): void => {
     const step = stepRole(as, state, event);
     state = step.state;
     effects.push(...step.effects);
-  }
+    for (const effect of step.effects)
+      if (effect.type === "ask" && as.arbiter === "pair")
+        happen({ type: "answered", serial: effect.serial, answer: { type: "granted", epoch: effect.epoch } });
+  };
+  for (const event of events) happen(event);
   return { state, effects };
 }
 
 const start = (epoch = 0, partnerEntitled = false, spoke = false): RoleEvent => ({
   type: "start",
   stored: { epoch, spoke, partnerEntitled },
+  paused: null,
 });
 const heard = (role: Partner["role"], epoch: number, incarnation = 1n, spoke = false): RoleEvent => ({
   type: "partnerHeard",
@@ -107,10 +113,11 @@ test("a standby of another epoch is not protected with", () => {
 
 test("the standby takes over when its last grant has run out, once", () => {
   const first = run([{ type: "grantExpired", slept: false }], standby());
-  assert.deepEqual(first.effects[0], {
+  assert.deepEqual(first.effects[2], {
     type: "takeover",
     epoch: 6,
     stored: { epoch: 6, spoke: true, partnerEntitled: false },
+    cause: "lease",
   });
   assert.equal(first.state.takingOver, true);
   const again = run([{ type: "grantExpired", slept: false }, heard("solo", 9)], first.state);
@@ -304,4 +311,175 @@ test("whoever joins ends the sockets of sessions that live elsewhere, behind the
   const { effects } = run([heard("solo", 4)], active());
   const order = effects.map((effect) => effect.type);
   assert.ok(order.indexOf("gate") < order.indexOf("abandon"));
+});
+
+const abdicate: RoleEvent = { type: "abdicate", cause: "switchover" };
+const protecting = () => run([heard("active", 4)], standby()).state;
+
+test("the active closes its gate before it tells the standby, and stays mute until it hears what became of it", () => {
+  const { state, effects } = run([abdicate], active());
+  assert.deepEqual(
+    effects.map(({ type }) => type),
+    ["hold", "gate", "voice", "abdicate", "timer", "journal"],
+  );
+  assert.deepEqual(modes(effects), ["yield"]);
+  assert.deepEqual([state.role, state.abdicated, state.voiceLost], ["active", true, true]);
+  assert.deepEqual(modes(run([abdicate], state).effects), [], "once is enough");
+  assert.equal(run([heard("solo", 3)], state).state.role, "joining");
+  assert.equal(run([heard("fenced", 1)], state).state.role, "solo", "the standby is none any more");
+});
+
+test("an active does not abdicate without a voice, or to a standby that is not its own", () => {
+  const { state: voiceless } = run([{ type: "voiceLost" }], active());
+  assert.deepEqual(run([abdicate], voiceless).effects, []);
+  assert.deepEqual(run([abdicate], standby()).effects, []);
+  assert.deepEqual(run([{ type: "partnerSilent", slept: false }, abdicate], active()).state.abdicated, false);
+});
+
+test("an abdicated active whose standby declines, or is silent about it, reflects again and waits for its grants", () => {
+  for (const event of [{ type: "declined" }, { type: "timer", name: "takeBack" }] as const) {
+    const { state, effects } = run([abdicate, event], active());
+    assert.deepEqual(modes(effects), ["yield", "reflect"]);
+    assert.ok(!effects.slice(-3).some((effect) => effect.type === "voice"), "the voice comes with a grant");
+    assert.ok(state.abdicated && state.voiceLost);
+    assert.ok(!run([{ type: "voiceBack" }], state).state.abdicated);
+  }
+});
+
+test("silence after an abdication is waited out for as long as the standby's controller may be silent", () => {
+  const { state, effects } = run([abdicate, { type: "partnerSilent", slept: false }], active());
+  assert.deepEqual(effects.at(-1), { type: "timer", name: "partnerGone" });
+  assert.equal(run([{ type: "timer", name: "confirmSilence" }], state).state.role, "active");
+  assert.equal(run([{ type: "timer", name: "partnerGone" }], state).state.role, "solo");
+});
+
+test("an abdication stands for the expiry of the lease, for a standby that protects", () => {
+  const abdicated: RoleEvent = { type: "abdicated", cause: "switchover" };
+  assert.deepEqual(run([abdicated], standby()).effects, []);
+  const { state, effects } = run([abdicated], protecting());
+  assert.ok(state.takingOver);
+  assert.deepEqual(
+    effects.filter(({ type }) => type === "grant" || type === "takeover"),
+    [
+      { type: "grant", on: false },
+      {
+        type: "takeover",
+        epoch: 6,
+        stored: { epoch: 6, spoke: true, partnerEntitled: false },
+        cause: "switchover",
+      },
+    ],
+  );
+});
+
+test("a failover withholds the grants and takes over when the last has run out, paused or not", () => {
+  const { state, effects } = run(
+    [
+      { type: "pause", reason: "work" },
+      { type: "failover", cause: "failover" },
+    ],
+    protecting(),
+  );
+  assert.ok(effects.some((effect) => effect.type === "grant" && !effect.on && effect.watch));
+  assert.ok(!state.takingOver);
+  assert.ok(run([{ type: "grantExpired", slept: false }], state).state.takingOver);
+});
+
+test("a paused standby does not take over; resumed, it listens for a lease and then does", () => {
+  const { state, effects } = run(
+    [
+      { type: "pause", reason: "work" },
+      { type: "grantExpired", slept: false },
+    ],
+    protecting(),
+  );
+  assert.deepEqual([state.role, state.takingOver, state.overdue], ["standby", false, true]);
+  assert.match(state.reason, /paused \(work\)/);
+  assert.ok(
+    effects.some((effect) => effect.type === "grant" && effect.on && !effect.watch),
+    "an active that comes back is granted anew",
+  );
+  const resumed = run([{ type: "pause", reason: null }], state);
+  assert.deepEqual(resumed.effects[0], { type: "grant", on: true, watch: true });
+  assert.ok(run([{ type: "grantExpired", slept: false }], resumed.state).state.takingOver);
+});
+
+const byEtcd: RoleSettings = { ...settings, arbiter: "etcd" };
+const refused = (serial: number, stale = false): RoleEvent => ({
+  type: "answered",
+  serial,
+  answer: { type: "refused", why: "no", stale },
+});
+const unreachable: RoleEvent = { type: "answered", serial: 1, answer: { type: "unreachable", why: "no answer" } };
+const expired: RoleEvent = { type: "grantExpired", slept: false };
+const asked = (effects: RoleEffect[]) => effects.filter((effect) => effect.type === "ask");
+
+test("with an arbiter beside the pair nobody speaks alone, or takes over, before it has granted that", () => {
+  const begins = run([start(7), alone], initialRole, byEtcd);
+  assert.deepEqual([begins.state.role, modes(begins.effects)], ["fenced", ["fenced"]]);
+  assert.deepEqual(asked(begins.effects), [
+    { type: "ask", serial: 1, purpose: "alone", epoch: 8, continues: null, silent: true },
+  ]);
+  const granted: RoleEvent = { type: "answered", serial: 1, answer: { type: "granted", epoch: 11 } };
+  const speaks = run([granted], begins.state, byEtcd);
+  assert.deepEqual([speaks.state.role, speaks.state.epoch], ["solo", 11]);
+  assert.ok(
+    speaks.effects.some(({ type }) => type === "abandon"),
+    "the register knew of voices that this router had not heard of",
+  );
+  const takes = run([expired], protecting(), byEtcd);
+  assert.ok(!takes.effects.some(({ type }) => type === "takeover"));
+  assert.deepEqual(asked(takes.effects), [
+    { type: "ask", serial: 1, purpose: "takeover", epoch: 6, continues: 4, silent: true },
+  ]);
+});
+
+test("a standby whose arbiter is away grants and records on, and asks again after another lease of silence", () => {
+  const { state, effects } = run([expired, unreachable], protecting(), byEtcd);
+  assert.deepEqual([state.role, state.overdue], ["standby", true]);
+  assert.match(state.reason, /lease has run out; nobody takes over: the arbiter cannot be reached \(no answer\)/);
+  assert.ok(effects.some((effect) => effect.type === "grant" && effect.on));
+  assert.ok(!effects.some((effect) => effect.type === "record"));
+  const again = run([{ type: "timer", name: "askAgain" }], state, byEtcd);
+  assert.deepEqual(again.effects, [{ type: "grant", on: true, watch: true }]);
+  assert.equal(asked(run([expired], again.state, byEtcd).effects).length, 1);
+});
+
+test("an abdication that the arbiter does not confirm is declined, so that the active goes on", () => {
+  const { effects } = run([{ type: "abdicated", cause: "switchover" }, unreachable], protecting(), byEtcd);
+  assert.ok(effects.some(({ type }) => type === "declined"));
+});
+
+test("who is told of a later voice keeps nothing: the standby is fenced, the active ends its sockets", () => {
+  assert.equal(run([expired, refused(1, true)], protecting(), byEtcd).state.role, "fenced");
+  const silent: RoleEvent[] = [
+    { type: "voiceLost" },
+    { type: "partnerSilent", slept: false },
+    { type: "timer", name: "confirmSilence" },
+  ];
+  const { state, effects } = run([...silent, refused(active().asked + 1, true)], active(), byEtcd);
+  assert.equal(state.role, "fenced");
+  assert.ok(effects.some(({ type }) => type === "abandon"));
+});
+
+test("an answer that nobody waits for any more is given back, and changes nothing", () => {
+  const joined = run([start(7), alone, heard("solo", 9)], initialRole, byEtcd);
+  const late: RoleEvent = { type: "answered", serial: 1, answer: { type: "granted", epoch: 8 } };
+  const { state, effects } = run([late], joined.state, byEtcd);
+  assert.equal(state.role, "joining");
+  assert.deepEqual(effects, [{ type: "release" }]);
+});
+
+test("what the arbiter forbids ends: speaking alone, being active, asking, and a takeover as soon as it is done", () => {
+  const external: RoleSettings = { ...settings, arbiter: "external" };
+  const forbidden: RoleEvent = { type: "forbidden", why: "It was revoked." };
+  for (const from of [active(), run([start(), alone]).state]) {
+    const { state, effects } = run([forbidden], from, external);
+    assert.deepEqual([state.role, modes(effects)], ["fenced", ["fenced"]]);
+  }
+  const asking = run([start(7), alone, forbidden], initialRole, external).state;
+  const late: RoleEvent = { type: "answered", serial: 1, answer: { type: "granted", epoch: 8 } };
+  assert.equal(run([late], asking, external).state.role, "fenced");
+  const taking = run([expired], protecting()).state;
+  assert.equal(run([forbidden, { type: "takenOver" }], taking, external).state.role, "fenced");
 });

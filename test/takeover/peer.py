@@ -174,13 +174,13 @@ def open_session(command):
 
 
 def open_before_wrap(command):
-    """Connects until the service's stack has chosen a sequence number at most `within` before 2^32. The service's first
-    byte has that number; the distance is the answer."""
+    """Connects until the service's stack has chosen a sequence number at most `within` before 2^32, and not so near that
+    nothing can be said before. The service's first byte has that number; the distance is the answer."""
     for attempt in range(1, 20001):
         sock = prepare(command)
         sock.connect((command["host"], command["servicePort"]))
         distance = 2**32 - sequence_numbers(sock)[1]
-        if distance <= command["within"]:
+        if 100_000 <= distance <= command["within"]:
             session = Session(command["name"], sock)
             session.connected = True
             sessions[session.name] = session

@@ -135,8 +135,7 @@ export class Scene {
     return status;
   }
 
-  /** Invariant 5: no RST came from the service, and no handshake or end that does not belong to its session. Sessions
-   * by the peer's port. */
+  /** Invariant 5: no RST came from the service, and no handshake or end that does not belong to its session. */
   async assertSilence(): Promise<CaptureSummary> {
     const summary = await this.capture.stop();
     assertSilence(summary);
@@ -154,7 +153,8 @@ export function assertSilence(summary: CaptureSummary): void {
   const numbers = new Map<string, number>();
   for (const segment of summary.flagged) {
     if (segment.from !== v4 && segment.from !== v6) continue;
-    const name = `${segment.to} port ${segment.toPort}`;
+    // The service's port as well: to two of them the peer may go from one port of its own.
+    const name = `${segment.to} port ${segment.toPort} from port ${segment.fromPort}`;
     assert.ok(!segment.rst, `the peer saw an RST for ${name}: ${JSON.stringify(segment)}`);
     const key = `${segment.syn ? "SYN" : "FIN"} to ${name}`;
     const seen = numbers.get(key) ?? segment.seq;
