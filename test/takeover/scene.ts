@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
-import type { Capture, CaptureSummary } from "../../src/lab/capture.js";
+import type { Capture, CaptureSummary, FlaggedSegment } from "../../src/lab/capture.js";
 import { addressPlan, devices, Lab, type LabOptions, type RouterName } from "../../src/lab/lab.js";
 import type { LabProcess } from "../../src/lab/namespaces.js";
 import { labPorts, RouterPair } from "../../src/lab/router-pair.js";
@@ -148,17 +148,35 @@ export class Scene {
 }
 
 /** The service's SYNs, FINs and RSTs in a capture: no RST, and of each session one initial and one final sequence
- * number, however often they were sent. */
+ * number, however often they were sent. A session that the peer has reset itself is over: its reset may overtake its
+ * last ACK (peer.py's attempts abort at once), and TCP answers that with an RST (RFC 9293, 3.10.7.1). */
 export function assertSilence(summary: CaptureSummary): void {
   const numbers = new Map<string, number>();
+  const resetByPeer = new Set<string>();
   for (const segment of summary.flagged) {
-    if (segment.from !== v4 && segment.from !== v6) continue;
+    if (segment.from !== v4 && segment.from !== v6) {
+      const name = `${segment.from} port ${segment.fromPort} from port ${segment.toPort}`;
+      if (segment.rst) resetByPeer.add(name);
+      else if (segment.syn) resetByPeer.delete(name);
+      continue;
+    }
     // The service's port as well: to two of them the peer may go from one port of its own.
     const name = `${segment.to} port ${segment.toPort} from port ${segment.fromPort}`;
-    assert.ok(!segment.rst, `the peer saw an RST for ${name}: ${JSON.stringify(segment)}`);
+    assert.ok(
+      !segment.rst || resetByPeer.has(name),
+      `the peer saw an RST for ${name}: ${JSON.stringify(segment)}, among\n${ofPorts(summary, segment)}`,
+    );
     const key = `${segment.syn ? "SYN" : "FIN"} to ${name}`;
     const seen = numbers.get(key) ?? segment.seq;
     if (segment.syn) assert.equal(segment.seq, seen, `a second ${key}`);
-    numbers.set(key, seen);
+    if (!segment.rst) numbers.set(key, seen);
   }
+}
+
+/** All segments of the capture between two ports, a line each. */
+function ofPorts(summary: CaptureSummary, { fromPort, toPort }: FlaggedSegment): string {
+  return summary.flagged
+    .filter((segment) => [segment.fromPort, segment.toPort].every((port) => port === fromPort || port === toPort))
+    .map((segment) => JSON.stringify(segment))
+    .join("\n");
 }
