@@ -124,8 +124,10 @@ export class MillScene {
     await this.pair.untilRole(other(active), "solo");
     const status = await this.pair.status(other(active));
     assert.equal(status.recorder.auditBreaches, 0, this.said());
-    const { lost } = z.object({ lost: z.object({ count: z.number() }) }).parse(status.lastTakeover);
-    assert.equal(lost.count, 0, this.said());
+    const { lost } = z
+      .object({ lost: z.object({ count: z.number(), reasons: z.record(z.string(), z.number()) }) })
+      .parse(status.lastTakeover);
+    assert.equal(lost.count, 0, `${JSON.stringify(lost)}\n${this.said()}`);
   }
 
   async repair(router: RouterName): Promise<void> {
