@@ -330,6 +330,10 @@ export interface Native {
   /** Of a socket that an application is not there for any more: its SO_LINGER would make this thread wait. */
   closeAtOnce(fd: number): void;
   dupFd(fd: number): number;
+  tcpSocket(): number; // not connected
+  /** The socket `fd` takes the place of whatever is at `old`, non-blocking; `fd` is closed. Nobody may wait for events of
+   * `old` (epoll would go on with what it stood for). */
+  replaceFd(old: number, fd: number): void;
   /** A duplicate of another process's descriptor. ESRCH, EBADF: it is gone. */
   pidfdGetfd(pid: number, fd: number): number;
   shutdownWrite(fd: number): void;

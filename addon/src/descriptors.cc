@@ -6,6 +6,7 @@
 #include "polled.h"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -487,6 +488,21 @@ Napi::Value dup_fd(const Napi::CallbackInfo &info)
 	return Napi::Number::New(info.Env(), check(info.Env(), fcntl(as_fd(info[0]), F_DUPFD_CLOEXEC, 3), "fcntl"));
 }
 
+/// Not connected; its family does not matter to whoever puts another in its place.
+Napi::Value tcp_socket(const Napi::CallbackInfo &info)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	return Napi::Number::New(info.Env(), check(info.Env(), fd, "socket"));
+}
+
+void replace_fd(const Napi::CallbackInfo &info)
+{
+	int old = as_fd(info[0]), fd = as_fd(info[1]), on = 1;
+	check(info.Env(), ioctl(fd, FIONBIO, &on), "ioctl", "FIONBIO");
+	check(info.Env(), dup3(fd, old, O_CLOEXEC), "dup3");
+	::close(fd);
+}
+
 /// A duplicate of another process's descriptor (Linux 5.6); needs the right to trace it.
 Napi::Value pidfd_getfd(const Napi::CallbackInfo &info)
 {
@@ -538,6 +554,8 @@ void register_descriptors(Napi::Env, Napi::Object exports)
 	add_function(exports, "closeFd", close_fd);
 	add_function(exports, "closeAtOnce", close_at_once);
 	add_function(exports, "dupFd", dup_fd);
+	add_function(exports, "tcpSocket", tcp_socket);
+	add_function(exports, "replaceFd", replace_fd);
 	add_function(exports, "pidfdGetfd", pidfd_getfd);
 	add_function(exports, "shutdownWrite", shutdown_write);
 	add_function(exports, "setBufferSizes", set_buffer_sizes);

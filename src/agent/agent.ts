@@ -790,7 +790,9 @@ export class Agent {
         return;
       case "path":
         this.log.info(`The ${event.path === 0 ? "mirror" : "uplink"} path is ${event.up ? "up" : "silent"}.`);
-        if (event.path === 0) this.dispatch({ type: "mirror", up: event.up });
+        if (event.path !== 0) return;
+        if (event.up) this.control.carriesAgain();
+        this.dispatch({ type: "mirror", up: event.up });
         return;
       case "petMissed":
         this.log.warn("The controller was late; the heartbeat had to stop.");

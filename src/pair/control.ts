@@ -13,6 +13,8 @@ const retryMs = 250;
 /** Long enough for two small routers under load; whoever connects and says nothing is gone after it. */
 const handshakeMs = 5000;
 const silenceMs = 15_000;
+/** A partner that can be heard answers within this, unless it is very busy: then a new connection costs little. */
+const answerMs = 500;
 /** Bytes that may wait for the partner. */
 const maxWaiting = 64 << 20;
 
@@ -37,6 +39,10 @@ export class ControlChannel extends EventEmitter<ControlEvents> {
   private socket: tls.TLSSocket | null = null;
   private server: tls.Server | null = null;
   private retry: NodeJS.Timeout | null = null;
+  /** Router b: the connection that is being made, since when, and how long the answer to a ping is waited for. */
+  private attempt: tls.TLSSocket | null = null;
+  private attemptedAt = 0;
+  private awaitingPong: NodeJS.Timeout | null = null;
   private stopped = false;
 
   constructor(private readonly options: ControlOptions) {
@@ -80,11 +86,33 @@ export class ControlChannel extends EventEmitter<ControlEvents> {
     return true;
   }
 
+  /** The mirror path carries again after a silence. What was sent meanwhile waits for TCP's retransmission timer, which
+   * doubles each time (RFC 6298, section 5.5) and can be many seconds away: a connection that does not answer soon begins
+   * anew. For router b, which connects, to see to, in both directions; router a adopts the new one. */
+  carriesAgain(): void {
+    const { socket } = this;
+    if (performance.now() - this.attemptedAt > answerMs)
+      this.attempt?.destroy(new Error("the mirror path carries again, and it is tried anew"));
+    if (socket === null || this.options.router === "a" || this.awaitingPong !== null) return;
+    this.send({ type: "ping" });
+    this.awaitingPong = setTimeout(() => {
+      this.awaitingPong = null;
+      socket.destroy(new Error("it stood still although the mirror path carries again"));
+    }, answerMs);
+  }
+
   stop(): void {
     this.stopped = true;
     if (this.retry) clearTimeout(this.retry);
+    this.heardPong();
+    this.attempt?.destroy();
     this.socket?.destroy();
     this.server?.close();
+  }
+
+  private heardPong(): void {
+    if (this.awaitingPong) clearTimeout(this.awaitingPong);
+    this.awaitingPong = null;
   }
 
   private security() {
@@ -102,15 +130,19 @@ export class ControlChannel extends EventEmitter<ControlEvents> {
     const { partnerIp, localIp, port } = this.options;
     const carrier = net.connect({ host: partnerIp, port, localAddress: localIp });
     const socket = tls.connect({ ...this.security(), socket: carrier, servername: "tandem-a" });
+    this.attempt = socket;
+    this.attemptedAt = performance.now();
     socket.setTimeout(silenceMs, () => socket.destroy(new Error("the connection attempt timed out")));
     const failed = (error: Error) => this.emit("refused", sentenceOf(error));
     socket.once("error", failed);
     socket.once("close", () => {
+      if (this.attempt === socket) this.attempt = null;
       if (!this.stopped) this.retry = setTimeout(() => this.connect(), retryMs);
     });
     socket.once("secureConnect", () => {
       socket.off("error", failed);
       socket.setTimeout(0);
+      this.attempt = null;
       this.adopt(socket);
     });
   }
@@ -131,7 +163,11 @@ export class ControlChannel extends EventEmitter<ControlEvents> {
         reader.abandon();
         socket.destroy(new Error(`the partner's message is not understood (${sentenceOf(error)})`));
       }
-      for (const [message, parts] of messages) this.emit("message", message, parts);
+      for (const [message, parts] of messages) {
+        if (message.type === "ping") this.send({ type: "pong" });
+        else if (message.type === "pong") this.heardPong();
+        else this.emit("message", message, parts);
+      }
     });
     socket.on("error", (error) => {
       reason = sentenceOf(error);
@@ -139,6 +175,7 @@ export class ControlChannel extends EventEmitter<ControlEvents> {
     socket.on("close", () => {
       if (this.socket !== socket) return;
       this.socket = null;
+      this.heardPong();
       this.emit("down", reason);
     });
     this.emit("up");

@@ -13,7 +13,7 @@ import { heldPlanSchema } from "../session/held-plan.js";
 import { joinSnapshot } from "../session/join-snapshot.js";
 import { takeoverReportSchema } from "../takeover/report.js";
 
-export const controlVersion = 3;
+export const controlVersion = 4;
 /** Longest line either side accepts, bytes. */
 export const maxControlLine = 1 << 20;
 /** Most bytes that may follow a line. */
@@ -175,6 +175,9 @@ export const controlMessage = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("answer"), serial, parts: parts(1) }),
   /** An operator pauses automatic takeovers of the pair, for this reason, or resumes them. */
   z.strictObject({ type: z.literal("pause"), reason: z.string().max(200).nullable() }),
+  /** Of the channel itself: does it carry? (ControlChannel.carriesAgain) */
+  z.strictObject({ type: z.literal("ping") }),
+  z.strictObject({ type: z.literal("pong") }),
 ]);
 
 export type ControlMessage = z.infer<typeof controlMessage>;

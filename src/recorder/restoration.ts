@@ -44,10 +44,12 @@ export function restoreSessions(
   preparation: Preparation,
   tell: (news: Pick<RestoredNews, "closed" | "ahead">) => void,
 ): Restoration {
-  const chosen: Chosen[] = [];
+  const prepared: Chosen[] = [];
+  const missing: Chosen[] = [];
   const choose = (session: Session): void => {
     const made = preparation.take(session);
-    chosen.push({ session, plan: made?.plan ?? planTakeover(session, now), result: made });
+    const plan = made?.plan ?? planTakeover(session, now);
+    (made === undefined ? missing : prepared).push({ session, plan, result: made });
   };
   const lost: LostSession[] = [];
   const closed: RestoredNews["closed"] = [];
@@ -73,10 +75,11 @@ export function restoreSessions(
   }
 
   preparation.discard();
-  const missing = chosen.filter(({ result }) => result === undefined);
   restore(missing.map(({ plan }) => plan.restore)).forEach((result, index) => {
     (missing[index] as Chosen).result = result;
   });
+  // First those in which something has just happened: their peers may wait for an answer.
+  const chosen = [...missing, ...prepared];
   const ahead: RestoredNews["ahead"] = [];
   for (const { session, plan, result } of chosen)
     if (plan.outputAhead !== null && result !== undefined && "fd" in result)
@@ -93,7 +96,7 @@ export function restoreSessions(
     if (session.synAck === null) restored.push({ session, plan });
     sessions.push({ ...takenOf(session, plan), id: session.id, fd: result.fd });
   }
-  return { sessions, lost, restored, prepared: chosen.length - missing.length };
+  return { sessions, lost, restored, prepared: prepared.length };
 }
 
 function takenOf(session: Session, plan: Plan): Omit<TakenSession, "id" | "fd"> {

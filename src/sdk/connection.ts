@@ -19,6 +19,7 @@ import {
 import { TandemError } from "../errors.js";
 import type { AgentLink, Answered, ProtectedSession } from "./protected-session.js";
 import { type Protect, StandbySession, socketFromDescriptor, Takeover } from "./session.js";
+import { SocketStandIn } from "./socket-stand-in.js";
 
 interface ConnectionEvents {
   /** The agent has greeted us. */
@@ -40,6 +41,8 @@ export class AgentConnection extends EventEmitter<ConnectionEvents> implements A
   readonly #reader = new MessageReader(TO_APPLICATION);
   readonly #protect: Protect;
   readonly #sessions = new Map<number, StandbySession>();
+  /** What the connections of these sessions would become. */
+  readonly #standIns = new Map<number, SocketStandIn>();
   readonly #protected = new Map<number, ProtectedSession>();
   readonly #pending = new Map<number, Answered>();
   #nextRequest = 1;
@@ -129,7 +132,10 @@ export class AgentConnection extends EventEmitter<ConnectionEvents> implements A
       case "session": {
         const feedFd = message.fds === 0 ? null : claim(raw);
         const session = new StandbySession(message, raw.parts[0] as Buffer, feedFd);
+        this.#forget(message.id); // offered anew
         this.#sessions.set(message.id, session);
+        const standIn = SocketStandIn.make();
+        if (standIn !== null) this.#standIns.set(message.id, standIn);
         this.emit("session", session);
         break;
       }
@@ -180,9 +186,12 @@ export class AgentConnection extends EventEmitter<ConnectionEvents> implements A
   }
 
   #onTakeover(message: AgentMessageOf<"takeover">, raw: RawMessage): void {
-    const session = this.#forget(message.id);
+    const session = this.#sessions.get(message.id);
     if (session === undefined) return;
-    const socket = socketFromDescriptor(claim(raw), true);
+    const fd = claim(raw);
+    const socket = this.#standIns.get(message.id)?.become(fd) ?? socketFromDescriptor(fd, true);
+    this.#standIns.delete(message.id);
+    this.#forget(message.id);
     const [state, outputSinceConfirm] = raw.parts as [Buffer, Buffer];
     session.takeover = new Takeover(socket, message, state, outputSinceConfirm, session.service, this.#protect);
     session.recorded = message.outputOffset;
@@ -207,6 +216,8 @@ export class AgentConnection extends EventEmitter<ConnectionEvents> implements A
   #forget(id: number): StandbySession | undefined {
     const session = this.#sessions.get(id);
     this.#sessions.delete(id);
+    this.#standIns.get(id)?.drop();
+    this.#standIns.delete(id);
     return session;
   }
 
@@ -218,6 +229,8 @@ export class AgentConnection extends EventEmitter<ConnectionEvents> implements A
     const failure = error ?? refusal("agent-gone");
     for (const session of this.#sessions.values()) lose(session, failure);
     this.#sessions.clear();
+    for (const standIn of this.#standIns.values()) standIn.drop();
+    this.#standIns.clear();
     this.emit("end", error);
     for (const answered of this.#pending.values()) answered(failure);
     this.#pending.clear();

@@ -78,8 +78,10 @@ export class Duo {
   /** Four interactive sessions of each family, all ready at the standby. `crashed`: former sessions whose application
    * died, which the standby keeps. */
   async openSessions(standby: RouterName, crashed = 0): Promise<Chats> {
-    const ready = async () => (await this.pair.status(standby)).sessions.ready;
-    await this.pair.until("the former sessions are over", async () => (await ready()) <= crashed);
+    const known = async () => (await this.pair.status(standby)).sessions;
+    const ready = async () => (await known()).ready;
+    // Ready or not: also one that is over and was not told to be would be lost at a takeover.
+    await this.pair.until("the former sessions are over", async () => (await known()).total <= crashed);
     const before = await ready();
     const chats = new Chats(
       [v4, v6].map((host) => socatSessions(this.lab, host, labPorts.echo, { count: 4, intervalMs: 20 })),

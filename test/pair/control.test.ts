@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import net from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import test from "node:test";
@@ -143,5 +144,65 @@ test(
     await back;
     b.stop();
     a.stop();
+  }),
+);
+
+test(
+  "a connection in which nothing moves any more begins anew once the path carries again; one that works stays",
+  inDirectory(async (directory) => {
+    createPairKeys(directory);
+    const [address, behind] = [freshAddress(), freshAddress()];
+    // Between the two: it hands on all bytes until it is told to swallow those for b, as a link that was cut does.
+    let swallows = false;
+    const relay = net.createServer((fromB) => {
+      const toA = net.connect({ host: behind, port: portOf(), localAddress: address });
+      fromB.on("error", () => toA.destroy()).pipe(toA);
+      toA.on("error", () => fromB.destroy());
+      toA.on("data", (chunk) => {
+        if (!swallows) fromB.write(chunk);
+      });
+      fromB.on("close", () => toA.destroy());
+      toA.on("close", () => fromB.destroy());
+    });
+    await new Promise<void>((resolve) => relay.listen(portOf(), address, resolve));
+    const [keysA, keysB] = [readPairKeys(directory, "a"), readPairKeys(directory, "b")];
+    const a = new ControlChannel({ router: "a", localIp: behind, partnerIp: address, port: portOf(), keys: keysA });
+    const b = channel("b", address, keysB);
+    const downs: string[] = [];
+    b.on("down", (reason) => downs.push(reason));
+    const messages: string[] = [];
+    for (const each of [a, b]) each.on("message", ({ type }) => messages.push(type));
+    try {
+      await a.start();
+      const up = once(b, "up");
+      await b.start();
+      await up;
+
+      b.carriesAgain();
+      a.carriesAgain();
+      await new Promise((resolve) => setTimeout(resolve, 1500));
+      assert.deepEqual(downs, []);
+      assert.equal(b.connected, true);
+
+      swallows = true;
+      b.carriesAgain();
+      await once(b, "down");
+      assert.match(String(downs), /stood still/);
+      swallows = false;
+      await once(b, "up");
+      const heard = once(b, "message");
+      const again = setInterval(() => a.send(hello), 50);
+      assert.deepEqual((await heard)[0], hello);
+      clearInterval(again);
+      assert.deepEqual(
+        messages.filter((type) => type !== "hello"),
+        [],
+        "pings are the channel's own affair",
+      );
+    } finally {
+      a.stop();
+      b.stop();
+      relay.close();
+    }
   }),
 );
