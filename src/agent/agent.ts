@@ -812,6 +812,7 @@ export class Agent {
     this.control.on("up", () => {
       this.control.send(hello());
       if (this.gate === "reflect") this.active.begin(joinGraceMs);
+      this.standby.partnerHere();
     });
     this.control.on("down", (reason) => {
       this.log.info(`The control channel is down: ${reason}.`);

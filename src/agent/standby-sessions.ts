@@ -90,6 +90,12 @@ export class StandbySessions {
     });
   }
 
+  /** The active's agent can be told, which it may not have been before: it knows then what to show, and what it has no
+   * socket of. */
+  partnerHere(): void {
+    this.#tellReadiness(Array.from(this.#held.values(), ({ summary, reason }) => [summary.key, reason]));
+  }
+
   /** An application of this router has registered. */
   applicationHere(name: string): void {
     const service = this.#serviceOf(name);
