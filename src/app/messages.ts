@@ -31,16 +31,17 @@ export const MAX_PROGRESS = 1000;
 
 export const DEFAULT_SOCKET_PATH = "/run/tandem/app.sock";
 
-/** Stream offsets count bytes from the first one after the handshake; 64 bits, of which JSON carries 53. */
-const offset = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
-const sessionId = z.number().int().min(1).max(Number.MAX_SAFE_INTEGER);
-const version = z.number().int().min(0).max(65_535);
+/** Stream offsets count bytes from the first one after the handshake; 64 bits, of which JSON carries 53, and z.int() takes
+ * no more. */
+const offset = z.int().min(0);
+const sessionId = z.int().min(1);
+const version = z.int().min(0).max(65_535);
 const serviceName = z.string().min(1).max(64);
 const word = z.string().min(1).max(64);
 const text = z.string().max(4096);
-const endpoint = z.object({ ip: z.union([z.ipv4(), z.ipv6()]), port: z.number().int().min(1).max(65_535) });
+const endpoint = z.object({ ip: z.union([z.ipv4(), z.ipv6()]), port: z.int().min(1).max(65_535) });
 /** Chosen by the application, repeated in the answer. */
-const request = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER).optional();
+const request = z.int().min(0).optional();
 const role = z.enum(["fenced", "joining", "standby", "active", "solo"]);
 /** Where the resume points of a service come from. */
 const mode = z.enum(["live", "confirmed", "delivered"]);
@@ -51,7 +52,7 @@ const position = z.object({ inputOffset: offset, outputOffset: offset });
 /** The offsets of a kernel socket's first byte in each direction. */
 const base = z.object({ input: offset, output: offset });
 /** The length of a part: what it may be is the agent's to judge. */
-const length = z.number().int().min(0);
+const length = z.int().min(0);
 
 const applicationSchemas = {
   hello: z.object({
@@ -70,7 +71,7 @@ const applicationSchemas = {
     base: base.optional(),
     request,
     fds: z.literal(1),
-    parts: z.tuple([z.number().int().min(1).max(MAX_MD5_KEY)]).optional(),
+    parts: z.tuple([z.int().min(1).max(MAX_MD5_KEY)]).optional(),
   }),
   /** Parts: state, input buffer from inputOffset on, output from outputStart on. */
   handover: z.object({

@@ -244,3 +244,18 @@ open(sys.argv[2], "wb").write(receiver.recv(4096))
   assert.throws(() => native.sdNotify("READY=1"), { code: "ENOENT" });
   delete process.env.NOTIFY_SOCKET;
 });
+
+test("a socket takes another one's place: same number, its own stream, non-blocking, and the caller's number is free", () => {
+  const before = openDescriptors();
+  const old = native.tcpSocket();
+  const [near, far] = native.socketPair();
+  native.replaceFd(old, near);
+  assert.equal(openDescriptors(), before + 2);
+  assert.throws(() => native.closeFd(near), { code: "EBADF" });
+  assert.equal(native.writeSome(old, Buffer.from("through"), 0, 7), 7);
+  const flags = readFileSync(`/proc/self/fdinfo/${old}`, "utf8").match(/flags:\s*(\d+)/)?.[1] ?? "";
+  assert.equal(Number.parseInt(flags, 8) & 0o2004000, 0o2004000, "O_NONBLOCK and O_CLOEXEC");
+  native.closeFd(old);
+  native.closeFd(far);
+  assert.throws(() => native.replaceFd(near, near), { code: "EBADF" });
+});
