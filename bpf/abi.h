@@ -93,7 +93,12 @@ struct td_service_key {
 struct td_service {
 	__u16 id;
 	__u16 flags; /* enum td_service_flag */
+	__u32 reserved;
+	__u64 crashed_ns; /* when a dying task last closed a socket of it; 0 since somebody listens again. The witness's */
 };
+/* After a crash resets without a "meant" verdict do not leave for so long: of sessions that had just begun, and of those
+ * that nobody listens for. A SYN is sent again after one second and after three. */
+#define TD_CRASH_QUARANTINE_NS 5000000000ULL
 enum td_service_flag {
 	TD_SERVICE_CRASH_MEANT = 1, /* what the kernel sends for a dying application is heard */
 	TD_SERVICE_EXIT_ZERO_MEANT = 2, /* likewise if it exits with code 0, without having closed */
@@ -391,7 +396,7 @@ TD_ASSERT_SIZE(struct td_link, 40);
 TD_ASSERT_SIZE(struct td_address, 20);
 TD_ASSERT_SIZE(struct td_claim, 16);
 TD_ASSERT_SIZE(struct td_service_key, 20);
-TD_ASSERT_SIZE(struct td_service, 4);
+TD_ASSERT_SIZE(struct td_service, 16);
 TD_ASSERT_SIZE(struct td_uplink, 12);
 TD_ASSERT_SIZE(struct td_flow_key, 40);
 TD_ASSERT_SIZE(struct td_wire_option, 36);

@@ -293,6 +293,15 @@ static __always_inline bool acknowledge_instead(struct __sk_buff *skb, const str
 	return !bpf_skb_store_bytes(skb, l4 + 4, new, sizeof(new), 0) && raise_hop_limit(skb, packet);
 }
 
+/* The service's application has just died: its kernel knows nothing of what the peer means. */
+static __always_inline bool after_crash(const struct td_packet *packet, __u64 now)
+{
+	struct td_service *service;
+
+	service = td_service_of(packet->source, packet->family, packet->source_port, packet->destination_port);
+	return service && service->crashed_ns && now - service->crashed_ns < TD_CRASH_QUARANTINE_NS;
+}
+
 /* Keeps a crash silent: 0 when the segment may leave, else the td_reason it is dropped for.
  *
  * `alive`: a socket in ESTABLISHED or CLOSE_WAIT sent it; a verdict is taken on leaving these, so there is none to
@@ -300,7 +309,8 @@ static __always_inline bool acknowledge_instead(struct __sk_buff *skb, const str
 static __always_inline __u32 silence(struct __sk_buff *skb, const struct td_packet *packet, const struct td_gate *state,
 				     __u64 now, bool alive)
 {
-	bool quarantine = packet->tcp_flags & TD_TCP_RST && now < state->quarantine_until_ns;
+	bool quarantine = packet->tcp_flags & TD_TCP_RST &&
+			  (now < state->quarantine_until_ns || after_crash(packet, now));
 	struct td_verdict_entry *entry;
 	struct td_closed *session;
 	struct td_flow_key key;

@@ -13,6 +13,7 @@
  *                             softirq, where `current` is anybody
  *                           - in repair mode: a session restored in advance, which lives elsewhere
  *   → SYN_SENT, ESTABLISHED a new session: verdicts on an earlier one of the same tuple are void
+ *   LISTEN → CLOSE          by a dying task: its service has crashed, though it may have no session; → LISTEN: it is back
  *
  * Tracing is system-wide, so sockets of other network namespaces are sorted out first.
  */
@@ -96,6 +97,32 @@ static __always_inline bool orphaned(struct sock *sk, struct task_struct *task)
 	return (__u32)number.nr == note->pid;
 }
 
+/* The task that closes a socket of this service dies, and that is no meant close. */
+static __always_inline bool crashes(const struct td_service *service, const struct task_struct *task)
+{
+	if (!(task->flags & (PF_EXITING | PF_KTHREAD)) || service->flags & TD_SERVICE_CRASH_MEANT)
+		return false;
+	return !(service->flags & TD_SERVICE_EXIT_ZERO_MEANT) || task->flags & PF_KTHREAD || task->exit_code;
+}
+
+static __always_inline void judge_listener(struct sock *sk, int to)
+{
+	struct td_service *service;
+	struct td_flow_key key;
+	struct tcp_sock *tcp;
+
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp)
+		return;
+	service = td_service_socket(tcp, &key);
+	if (!service)
+		return;
+	if (to == BPF_TCP_LISTEN)
+		service->crashed_ns = 0;
+	else if (crashes(service, bpf_get_current_task_btf()))
+		service->crashed_ns = bpf_ktime_get_boot_ns();
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(witness_state, struct sock *sk, int from, int to)
 {
@@ -108,8 +135,12 @@ int BPF_PROG(witness_state, struct sock *sk, int from, int to)
 	bool crashed;
 
 	(void)ctx;
-	if (sk->__sk_common.skc_net.net->net_cookie != netns_cookie || from == BPF_TCP_LISTEN || to == BPF_TCP_LISTEN)
+	if (sk->__sk_common.skc_net.net->net_cookie != netns_cookie)
 		return 0;
+	if (from == BPF_TCP_LISTEN || to == BPF_TCP_LISTEN) {
+		judge_listener(sk, to);
+		return 0;
+	}
 	/* Of two CPUs that complete one handshake at once the loser destroys its child, while the session lives on in the
 	 * winner's (inet_ehash_nolisten, net/ipv4/inet_hashtables.c). No application has had such a socket. */
 	if (from == BPF_TCP_SYN_RECV && to == BPF_TCP_CLOSE)
@@ -145,16 +176,14 @@ int BPF_PROG(witness_state, struct sock *sk, int from, int to)
 	}
 
 	task = bpf_get_current_task_btf();
-	crashed = task->flags & (PF_EXITING | PF_KTHREAD);
-	if (!crashed && orphaned(sk, task)) {
-		crashed = !(service->flags & TD_SERVICE_CRASH_MEANT);
-	} else if (crashed) {
+	if (task->flags & (PF_EXITING | PF_KTHREAD)) {
 		fresh.exit_code = task->exit_code;
-		if (service->flags & TD_SERVICE_CRASH_MEANT)
-			crashed = false;
-		if (service->flags & TD_SERVICE_EXIT_ZERO_MEANT && !(task->flags & PF_KTHREAD) && !task->exit_code)
-			crashed = false;
+		crashed = crashes(service, task);
+	} else {
+		crashed = !(service->flags & TD_SERVICE_CRASH_MEANT) && orphaned(sk, task);
 	}
+	if (crashed)
+		service->crashed_ns = fresh.time_ns;
 	if (to == BPF_TCP_CLOSE)
 		fresh.verdicts |= crashed ? TD_VERDICT_RST_CRASH : TD_VERDICT_RST_MEANT;
 	else

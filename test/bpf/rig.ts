@@ -141,7 +141,7 @@ export class Rig {
     native.bpfMapUpdate(this.map("uplink_ifindex"), u32(index), u32(0));
   }
 
-  service(address: string, kind: "passive" | "active", port: number, id: number, flags = 0): void {
+  service(address: string, kind: "passive" | "active", port: number, id: number, flags = 0, crashedNs = 0n): void {
     const { family, bytes } = parseIp(address);
     const known = Buffer.alloc(abi.sizes.td_address);
     known.set(bytes, abi.offsets.td_address.ip);
@@ -156,6 +156,7 @@ export class Rig {
     const value = Buffer.alloc(abi.sizes.td_service);
     value.writeUInt16LE(id, abi.offsets.td_service.id);
     value.writeUInt16LE(flags, abi.offsets.td_service.flags);
+    value.writeBigUInt64LE(crashedNs, abi.offsets.td_service.crashed_ns);
     native.bpfMapUpdate(this.map("services"), key, value);
   }
 

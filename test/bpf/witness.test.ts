@@ -133,6 +133,40 @@ test("crash or meant close", { skip: needsRoot, timeout: 200_000 }, async (t) =>
   assert.ok(counters.DROP_CRASHED! > 0, "what the crashes would have said was dropped");
 });
 
+test("a connection that begins when its service has just crashed waits until somebody listens again", {
+  skip: needsRoot,
+  timeout: 60_000,
+}, async (t) => {
+  const { lab, active } = await build(t);
+  await active.ask("gate solo");
+  const host = addressPlan.service.v4;
+  const listen = async () => {
+    const argv = [path.join(here, "dying-process.js"), "killed", host, String(port)];
+    const server = lab.spawn("a", [process.execPath, ...argv]);
+    t.after(() => server.signal("SIGKILL"));
+    await until("the server listens", () => server.stdout().includes("listening"));
+    return server;
+  };
+  const connect = (localPort: number) => {
+    const argv = ["-e", peerProgram, "--", host, String(port), String(localPort), ""];
+    const client = lab.spawn("peer", [process.execPath, ...argv]);
+    t.after(() => client.signal("SIGKILL"));
+    return client;
+  };
+  const before = connect(51_000);
+  await until("nobody listens at first, and says so", () => before.stdout().includes("ECONNREFUSED"));
+  const server = await listen();
+  server.signal("SIGKILL"); // without a session
+  await server.exited;
+  const client = connect(51_001);
+  await pause(500);
+  assert.equal(client.stdout(), "");
+  const next = await listen();
+  await until("its second SYN is answered", () => client.stdout() !== "");
+  assert.equal(client.stdout(), "connected\n");
+  next.signal("SIGKILL");
+});
+
 test("an exit when both directions have ended is no crash, though our FIN is not acknowledged yet", {
   skip: needsRoot,
   timeout: 60_000,
