@@ -1,11 +1,10 @@
 // Runs the compiled tests, each file in a process group of its own, and says what came of them.
 // Usage: node scripts/test.mjs [part of a path ...]. Exit 1 when a test failed or a file did not end by itself.
 // Files that use the kernel (namespaces, BPF, sockets under load) run one after another: the machine may have two
-// cores, and the product's timers are what they test. Files that only compute, or talk over local sockets, and those that
-// mostly wait for other programs (package, command line, page, drills) run two beside each other, after them.
-// Where timing is tested on a busy machine a test may fail for want of processor time: a few files that failed are run once
-// more at the end, alone; but not those that only compute. What failed at first is shown in full either way, and named in
-// the summary.
+// cores, and the product's timers are what they test. Files that only compute, or talk over local sockets, run beside
+// each other, after them.
+// Where timing is tested on a busy machine a test may fail for want of processor time: a few files of the first kind that
+// failed are run once more at the end. What failed at first is shown in full either way, and named in the summary.
 
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
@@ -19,8 +18,7 @@ const reporter = path.join(root, "scripts", "test-reporter.mjs");
 const fileTimeoutMs = Number(process.env.TEST_FILE_TIMEOUT_MS ?? 300_000);
 const graceMs = 15_000; // to clean up in after SIGTERM
 const mostAgain = 3; // more are no accident
-const computing = new Set(["unit", "config", "recorder", "session", "role", "app"]);
-const besideEachOther = new Set([...computing, "cli", "deploy", "drill", "observe"]);
+const besideEachOther = new Set(["unit", "config", "recorder", "session", "role", "app"]);
 
 /** Of a compiled test, in test/. */
 const sourceOf = (file) => file.replace(/\.js$/, ".ts");
@@ -132,11 +130,13 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
   });
 }
 
-const isOf = (folders) => (file) => folders.has(file.split(path.sep)[0]);
-const alone = files.filter((file) => !isOf(besideEachOther)(file));
+const alone = files.filter((file) => !besideEachOther.has(file.split(path.sep)[0]));
 await runQueue(alone, 1);
-await runQueue(files.filter(isOf(besideEachOther)), 2);
-const failedFirst = files.filter((file) => !isOf(computing)(file) && outcomes.get(file)?.failed > 0);
+await runQueue(
+  files.filter((file) => !alone.includes(file)),
+  2,
+);
+const failedFirst = alone.filter((file) => outcomes.get(file)?.failed > 0);
 if (failedFirst.length <= mostAgain && !interrupted) {
   for (const file of failedFirst) {
     console.log(`once more: ${sourceOf(file)}`);
