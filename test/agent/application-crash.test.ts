@@ -7,24 +7,17 @@ import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import type { Capture, CaptureSummary } from "../../src/lab/capture.js";
+import type { Capture } from "../../src/lab/capture.js";
 import { addressPlan, devices, type RouterName } from "../../src/lab/lab.js";
 import { labPorts } from "../../src/lab/router-pair.js";
 import { type Agent, connectAgent, type Takeover } from "../../src/sdk/index.js";
 import type { TakeoverReport } from "../../src/takeover/report.js";
 import { DeliveredScene, Program } from "../join/delivered-scene.js";
 import { MillScene, millPort } from "../join/mill-scene.js";
-import { assertOneVoice, Duo, servicesWith, skip } from "./duo.js";
+import { assertOneVoice, Duo, ends, servicesWith, skip } from "./duo.js";
 
 const { v4, v6 } = addressPlan.service;
 const mortal = fileURLToPath(new URL("./mortal-process.js", import.meta.url));
-
-/** FINs and RSTs of the service before its peer ended anything. */
-function ends(summary: CaptureSummary): string[] {
-  return summary.flagged
-    .filter(({ from, fin, rst }) => (from === v4 || from === v6) && (fin || rst))
-    .map(({ from, fin }) => `${from} ${fin ? "FIN" : "RST"}`);
-}
 
 describe("onCrash: takeover", { skip }, () => {
   let duo: Duo;

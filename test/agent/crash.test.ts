@@ -4,20 +4,13 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import type { Capture, CaptureSummary } from "../../src/lab/capture.js";
+import type { Capture } from "../../src/lab/capture.js";
 import { addressPlan, devices } from "../../src/lab/lab.js";
 import { labPorts } from "../../src/lab/router-pair.js";
-import { Duo, servicesWith, skip } from "./duo.js";
+import { Duo, ends, servicesWith, skip } from "./duo.js";
 
 const { v4, v6 } = addressPlan.service;
 const mortal = fileURLToPath(new URL("./mortal-process.js", import.meta.url));
-
-/** FINs and RSTs of the service. */
-function ends(summary: CaptureSummary): string[] {
-  return summary.flagged
-    .filter(({ from, fin, rst }) => (from === v4 || from === v6) && (fin || rst))
-    .map(({ from, fin }) => `${from} ${fin ? "FIN" : "RST"}`);
-}
 
 describe("an application that dies on the active", { skip }, () => {
   let duo: Duo;

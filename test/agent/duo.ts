@@ -132,3 +132,10 @@ export function assertNoResets(summary: CaptureSummary): void {
     [],
   );
 }
+
+/** FINs and RSTs of the service. */
+export function ends(summary: CaptureSummary): string[] {
+  return summary.flagged
+    .filter(({ from, fin, rst }) => (from === v4 || from === v6) && (fin || rst))
+    .map(({ from, fin }) => `${from} ${fin ? "FIN" : "RST"}`);
+}
