@@ -125,6 +125,14 @@ export function assertOneVoice(summary: CaptureSummary, before: string, after: s
   assert.ok(old.last < successor.first, `${before} fell silent before ${after} spoke: ${seen}`);
 }
 
+/** Nobody but this router spoke, and it did. */
+export function assertSoleVoice(summary: CaptureSummary, mac: string): void {
+  assert.deepEqual(
+    summary.senders.map((sender) => sender.mac),
+    [mac],
+  );
+}
+
 /** No reset of the service, and as many FINs as it meant. */
 export function assertNoResets(summary: CaptureSummary): void {
   assert.deepEqual(
