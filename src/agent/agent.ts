@@ -192,7 +192,11 @@ export class Agent {
         this.control?.send(message, parts) ?? false,
       log,
     };
-    this.standby = new StandbySessions({ ...sessions, config });
+    this.standby = new StandbySessions({
+      ...sessions,
+      config,
+      journal: (sentence) => this.journal.write(this.state.epoch, sentence),
+    });
     this.active = new ActiveSessions({
       ...sessions,
       native,

@@ -66,6 +66,7 @@ export interface StandbySessionsParts {
   applications: () => AppServer;
   /** False: nobody hears it. */
   send: (message: Unframed<ControlMessage>, parts?: readonly Uint8Array[]) => boolean;
+  journal: (sentence: string) => void;
   log: Logger;
 }
 
@@ -255,7 +256,8 @@ export class StandbySessions {
     this.#watched.clear();
   }
 
-  #onEvents({ opened, closed, readiness, joins }: Events): void {
+  #onEvents({ opened, closed, readiness, joins, leaks }: Events): void {
+    this.#alarm(leaks);
     const told: [string, string | null][] = [];
     for (const summary of opened) {
       const held = this.#hold(summary);
@@ -290,6 +292,16 @@ export class StandbySessions {
       this.#watched.delete(held.summary.key);
       this.#forget(id);
     }
+  }
+
+  #alarm([first, ...more]: Events["leaks"]): void {
+    if (first === undefined) return;
+    const { peerIp, peerPort } = readKey(first.key);
+    const name = this.#parts.config.services[first.service]?.name ?? String(first.service);
+    const others = more.length > 0 ? ` And so in ${more.length} others.` : "";
+    this.#parts.journal(
+      `Audit: in the session of ${name} with ${peerIp} port ${peerPort} a byte passed that the standby had not recorded: ${first.leak}.${others}`,
+    );
   }
 
   #tellReadiness(entries: [string, string | null][]): void {

@@ -73,6 +73,7 @@ export type FromRecorder =
       closed: SessionClosed[];
       readiness: SessionReadiness[];
       joins: JoinProgress[];
+      leaks: SessionLeak[];
     }
   | { type: "progress"; entries: Progress[] }
   /** The session goes on from what was handed over; or why it does not (a name of reasons.ts, or not-recorded,
@@ -137,6 +138,13 @@ export interface SessionSummary extends SessionKey {
   since: number;
   /** Bytes of memory its streams take. */
   memory: number;
+}
+
+/** What the audit found in a session, a clause; key: td_flow_key. */
+export interface SessionLeak {
+  key: Uint8Array;
+  service: number;
+  leak: string;
 }
 
 /** In the order asked; null: not ready, "ahead": see planHeld (restoration.ts). */

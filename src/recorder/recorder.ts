@@ -66,6 +66,8 @@ export interface RecorderEvents {
   reasons: Session[];
   /** A join went on: adopted, a direction proven, something to fill in or not any more. */
   joins: Session[];
+  /** A byte of it passed unrecorded: Session.leak. */
+  leaks: Session[];
 }
 export type CloseCause = "closed" | "socket-ended" | "reincarnated";
 
@@ -118,7 +120,7 @@ export class Recorder {
   /** Live sessions that are doubtful, and since when. */
   #doubtful = new Map<Session, number>();
   #touched: Session[] = [];
-  #events: RecorderEvents = { opened: [], closed: [], reasons: [], joins: [] };
+  #events: RecorderEvents = { opened: [], closed: [], reasons: [], joins: [], leaks: [] };
   #lastFlow = 0;
   #lastSession: Session | undefined;
   #epoch = 0;
@@ -386,8 +388,8 @@ export class Recorder {
 
   takeEvents(): RecorderEvents {
     const events = this.#events;
-    if (events.opened.length + events.closed.length + events.reasons.length + events.joins.length > 0)
-      this.#events = { opened: [], closed: [], reasons: [], joins: [] };
+    if (Object.values(events).some((list) => list.length > 0))
+      this.#events = { opened: [], closed: [], reasons: [], joins: [], leaks: [] };
     return events;
   }
 
@@ -413,7 +415,7 @@ export class Recorder {
     this.counters.oldEpoch++;
     const session = this.#lookup(record.flow, record);
     if (session !== undefined && session.closedAt === 0) {
-      session.giveUp(Reason.AuditBreach);
+      session.giveUpLeaking(`a segment of epoch ${record.epoch} came past in epoch ${this.#epoch}`);
       this.#tell(session);
     }
     return false;
@@ -607,7 +609,7 @@ export class Recorder {
 
   #settle(session: Session, now: number): void {
     if (session.closedAt !== 0) return;
-    if (!session.audit(now)) session.giveUp(Reason.AuditBreach);
+    session.audit(now);
     session.trimInput();
     if (session.logged !== null) session.releaseOutput();
     if (session.established && this.#halfOpen.delete(session)) {
@@ -658,8 +660,10 @@ export class Recorder {
   #tell(session: Session): void {
     if (session.established) this.#tellJoin(session);
     if (session.reasons === session.toldReasons) return;
-    if (session.reasons & ~Math.max(0, session.toldReasons) & reasonBit(Reason.AuditBreach))
+    if (session.reasons & ~Math.max(0, session.toldReasons) & reasonBit(Reason.AuditBreach)) {
       this.counters.auditBreaches++;
+      this.#events.leaks.push(session);
+    }
     session.toldReasons = session.reasons;
     if (session.established) this.#events.reasons.push(session);
   }
@@ -703,8 +707,8 @@ export class Recorder {
         else session.giveUp(Reason.AmbiguousInput);
         this.#tell(session);
       }
-      if (session.suspicious && !session.audit(now)) {
-        session.giveUp(Reason.AuditBreach);
+      if (session.suspicious) {
+        session.audit(now);
         this.#tell(session);
       }
       if (now - session.lastTime > SWEEP_NS) {

@@ -147,7 +147,7 @@ function replaced(session: Session): boolean {
 
 function tellEvents(): void {
   const events = recorder.takeEvents();
-  if (events.opened.length + events.closed.length + events.reasons.length + events.joins.length === 0) return;
+  if (Object.values(events).every((list) => list.length === 0)) return;
   const now = nowNs();
   for (const session of events.reasons) changedAt.set(session, now);
   for (const session of events.opened)
@@ -179,6 +179,7 @@ function tellEvents(): void {
         output,
         needsFill,
       })),
+    leaks: events.leaks.map(({ key, service, leak }) => ({ key, service, leak: leak ?? "" })),
   });
 }
 

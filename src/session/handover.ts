@@ -71,7 +71,9 @@ export function takeConfirm(session: Session, confirm: Confirm): void {
   if (!session.tracked || session.closedAt !== 0 || session.mode !== "confirmed" || session.awaitsHandover) return;
   if (inputOffset < resume.inputOffset || outputOffset < resume.outputOffset) return;
   if (inputOffset > session.input.end) {
-    session.giveUp(Reason.AuditBreach); // the application has read what was not recorded
+    session.giveUpLeaking(
+      `the application has worked off input up to ${inputOffset}, and recorded is up to ${session.input.end}`,
+    );
     return;
   }
   takeLog(session, outputStart, output);

@@ -162,6 +162,8 @@ export class Session {
   toldReasons = -1;
   /** Grows with every change that the plan of a takeover would show. */
   revision = 0;
+  /** What the audit found, a clause with stream offsets; null: nothing. */
+  leak: string | null = null;
 
   #finCandidates: number[] = [];
   #suspectAck = -1;
@@ -297,6 +299,12 @@ export class Session {
     this.giveUpAt(reason, this.nextOut, this.nextIn, sequenceOf(this.peerAck, this.firstOut));
   }
 
+  /** The audit found that a byte passed that was not recorded. `leak`: how that can be told, a clause. */
+  giveUpLeaking(leak: string): void {
+    this.leak = leak;
+    this.giveUp(Reason.AuditBreach);
+  }
+
   /** As giveUp, for a session whose streams are not known: only these sequence numbers are. */
   giveUpAt(reason: Reason, seq: number, ack: number, peerAck: number): void {
     this.addReason(reason);
@@ -428,7 +436,8 @@ export class Session {
   /** The active has, or had, all input before `offset` (one more when it counts the peer's FIN). */
   vouch(offset: number): void {
     if (offset <= this.vouched || this.finIn >= 0) {
-      if (this.finIn >= 0 && offset > this.finIn + 1) this.giveUp(Reason.AuditBreach);
+      if (this.finIn >= 0 && offset > this.finIn + 1)
+        this.giveUpLeaking(`the active has input up to ${offset}, and the peer finished at ${this.finIn}`);
       return;
     }
     if (this.input.end === offset - 1 && this.#finCandidates.includes(offset - 1)) {
@@ -442,11 +451,15 @@ export class Session {
     this.vouched = offset;
   }
 
-  /** After each drain (architecture, section 1): false if a byte passed that was not recorded. */
-  audit(now: number): boolean {
-    if (!this.tracked) return true;
-    if (this.inputProven && this.vouched > this.input.end) return false;
-    return this.#suspectAck < 0 || now - this.#suspectSince < SUSPICION_NS;
+  /** After each drain (architecture, section 1): gives the session up if a byte passed that was not recorded. */
+  audit(now: number): void {
+    if (!this.tracked) return;
+    if (this.inputProven && this.vouched > this.input.end)
+      this.giveUpLeaking(`the active has input up to ${this.vouched}, and recorded is up to ${this.input.end}`);
+    else if (this.#suspectAck >= 0 && now - this.#suspectSince >= SUSPICION_NS)
+      this.giveUpLeaking(
+        `the peer has acknowledged output up to ${this.#suspectAck}, and recorded is up to ${this.output.end}`,
+      );
   }
 
   /** Lets go of input that no takeover can need: before the resume point. */
@@ -588,7 +601,9 @@ export class Session {
     const sent = this.finOut === this.output.end ? this.finOut + 1 : this.output.end;
     if (sent >= this.#suspectAck) this.#suspectAck = -1;
     else if (start >= this.#suspectAck)
-      this.giveUp(Reason.AuditBreach); // it sent what was acknowledged, unrecorded
+      this.giveUpLeaking(
+        `the peer has acknowledged output up to ${this.#suspectAck}, the active goes on at ${start}, and recorded is up to ${sent}`,
+      );
     else if (length === 0 && start >= this.output.highest) this.#suspectAck = -1; // SND.NXT is lower: a forged ACK
   }
 }

@@ -13,6 +13,7 @@ const events = (part: Partial<Events>): Events => ({
   closed: [],
   readiness: [],
   joins: [],
+  leaks: [],
   ...part,
 });
 const readiness = (id: number, ready: boolean, final = false) => ({

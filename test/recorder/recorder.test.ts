@@ -349,6 +349,8 @@ test("audit: an ACK by the active beyond recorded input is a breach", () => {
   feed(recorder, [talk.in({ at: 0, ack: 0, payload: bytes(10) }), talk.out({ at: 0, ack: 11 })]);
   assert.deepEqual(reasonList(session.reasons), ["audit-breach"]);
   assert.equal(recorder.counters.auditBreaches, 1);
+  assert.deepEqual(recorder.takeEvents().leaks, [session]);
+  assert.equal(session.leak, "the active has input up to 11, and recorded is up to 10");
   assert.equal(recorder.budget.used, 0);
   recorder.endDrain(9e9);
   assert.equal(recorder.counters.auditBreaches, 1, "counted once");
