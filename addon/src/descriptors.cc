@@ -23,9 +23,14 @@ namespace {
 
 constexpr size_t kMaxDescriptors = 64; // in one message; the kernel's own limit is 253 (SCM_MAX_FD)
 constexpr size_t kReadBytes = 256 * 1024;
-// Then the loop's other descriptors get their turn. A read brings one message when that has descriptors: with few reads
-// a turn, a thousand sockets handed over would wait for each other's traffic, each for that of all before it.
-constexpr int kReadsPerTurn = 512;
+// Then the loop's other descriptors get their turn. A read brings one message when that has descriptors. What the first
+// sockets that are handed over have to say is answered before the next ones are taken; but with few reads in every turn, a
+// thousand would wait for each other's traffic, each for that of all before it. So only the first turns of a burst of
+// descriptors are short.
+constexpr int kShortTurns = 6;
+constexpr int kReadsInShortTurn = 2;
+constexpr int kReadsInTurn = 512;
+constexpr uint64_t kBurstGapNs = 100 * 1000 * 1000;
 
 struct sockaddr_un unix_address(Napi::Env env, const std::string &path)
 {
@@ -176,7 +181,11 @@ private:
 	void read()
 	{
 		static thread_local std::vector<uint8_t> buffer(kReadBytes);
-		for (int turn = 0; turn < kReadsPerTurn && !closed(); turn++) {
+		uint64_t now = uv_hrtime();
+		if (now - descriptors_at_ > kBurstGapNs)
+			turns_ = 0;
+		int reads = turns_ < kShortTurns ? kReadsInShortTurn : kReadsInTurn;
+		for (int count = 0; count < reads && !closed(); count++) {
 			Napi::HandleScope scope(env_);
 			struct iovec vector = {buffer.data(), buffer.size()};
 			struct msghdr message = {};
@@ -201,6 +210,10 @@ private:
 			}
 			if (length == 0)
 				return report(0);
+			if (!fds.empty() && descriptors_at_ != now) {
+				descriptors_at_ = now;
+				turns_++;
+			}
 			deliver(buffer.data(), static_cast<size_t>(length), fds);
 		}
 	}
@@ -260,6 +273,8 @@ private:
 	size_t pending_ = 0;
 	bool ending_ = false;
 	int broken_ = 0;
+	int turns_ = 0; // with descriptors, in this burst of them
+	uint64_t descriptors_at_ = 0;
 };
 
 Napi::Value unix_channel(const Napi::CallbackInfo &info)

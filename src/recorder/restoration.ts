@@ -36,7 +36,8 @@ interface Chosen {
 }
 
 /** Call after Recorder.finish. `now`: boot clock, ns; the restored timestamp clocks go on from it. `tell` is called when the
- * sockets are there, before anything else about them is put together: the gate waits for no more. */
+ * sockets are there, before anything else about them is put together: the gate waits for no more. What it ingests of what the
+ * old active still forwards counts for the order of the sessions in the answer. */
 export function restoreSessions(
   recorder: Recorder,
   restore: Native["restore"],
@@ -78,7 +79,6 @@ export function restoreSessions(
   restore(missing.map(({ plan }) => plan.restore)).forEach((result, index) => {
     (missing[index] as Chosen).result = result;
   });
-  // First those in which something has just happened: their peers may wait for an answer.
   const chosen = [...missing, ...prepared];
   const ahead: RestoredNews["ahead"] = [];
   for (const { session, plan, result } of chosen)
@@ -87,7 +87,7 @@ export function restoreSessions(
   tell({ closed, ahead });
   const sessions: TakenSession[] = [];
   const restored: Restoration["restored"] = [];
-  for (const { session, plan, result } of chosen) {
+  for (const { session, plan, result } of [...missing, ...inTurn(prepared)]) {
     if (result === undefined || !("fd" in result)) {
       session.addReason(Reason.RestoreFailed);
       lost.push(describeLost(session, result ? `${result.step}: ${result.code} ${result.message}` : "no result"));
@@ -97,6 +97,13 @@ export function restoreSessions(
     sessions.push({ ...takenOf(session, plan), id: session.id, fd: result.fd });
   }
   return { sessions, lost, restored, prepared: prepared.length };
+}
+
+/** The turn of sessions that were restored in advance, after those in which something has happened since: first whose peer
+ * has sent meanwhile and waits for an answer, then those that have been quiet the longest, for they will speak next. */
+function inTurn(prepared: Chosen[]): Chosen[] {
+  const waits = ({ session, plan }: Chosen): number => (session.input.highest > plan.inputOffset ? 0 : 1);
+  return prepared.sort((one, other) => waits(one) - waits(other) || one.session.lastTime - other.session.lastTime);
 }
 
 function takenOf(session: Session, plan: Plan): Omit<TakenSession, "id" | "fd"> {

@@ -285,9 +285,10 @@ function takeOver(request: Extract<ToRecorder, { type: "takeover" }>): void {
     lost,
     prepared,
     restored: waiting,
-  } = restoreSessions(recorder, native.restore, nowNs(), preparation, (news) =>
-    say({ type: "restored", ...news, drainNs: drained - began }),
-  );
+  } = restoreSessions(recorder, native.restore, nowNs(), preparation, (news) => {
+    say({ type: "restored", ...news, drainNs: drained - began });
+    takeInherited();
+  });
   toInject = waiting;
   let feedBytes = 0;
   for (const { id, inputOffset } of sessions) {
@@ -312,7 +313,7 @@ function takeOver(request: Extract<ToRecorder, { type: "takeover" }>): void {
   feeds.write(recorder);
 }
 
-/** What the old active has forwarded since the last drain of a takeover. */
+/** What the old active has forwarded since the last drain of a takeover, or since it was asked for last. */
 function takeInherited(): void {
   for (let count = 0; count < BATCHES_PER_TICK; count++) {
     const { bytes } = ring.drain(batch);

@@ -18,11 +18,9 @@ import {
 } from "../app/messages.js";
 import { TandemError } from "../errors.js";
 import type { AgentLink, Answered, ProtectedSession } from "./protected-session.js";
-import { type Protect, StandbySession, socketFromDescriptor, Takeover } from "./session.js";
+import { rehearseTakeovers } from "./rehearsal.js";
+import { type Protect, StandbySession } from "./session.js";
 import { SocketStandIn } from "./socket-stand-in.js";
-
-const rehearsals = 600; // by then V8 has optimised it
-const rehearsedAtOnce = 50; // a millisecond or two
 
 interface ConnectionEvents {
   /** The agent has greeted us. */
@@ -135,7 +133,7 @@ export class AgentConnection extends EventEmitter<ConnectionEvents> implements A
       case "session": {
         const feedFd = message.fds === 0 ? null : claim(raw);
         const session = new StandbySession(message, raw.parts[0] as Buffer, feedFd);
-        if (this.#sessions.size === 0) rehearseTakeover();
+        if (this.#sessions.size === 0) rehearseTakeovers();
         this.#forget(message.id); // offered anew
         this.#sessions.set(message.id, session);
         const standIn = SocketStandIn.make();
@@ -192,14 +190,10 @@ export class AgentConnection extends EventEmitter<ConnectionEvents> implements A
   #onTakeover(message: AgentMessageOf<"takeover">, raw: RawMessage): void {
     const session = this.#sessions.get(message.id);
     if (session === undefined) return;
-    const fd = claim(raw);
-    const socket = this.#standIns.get(message.id)?.become(fd) ?? socketFromDescriptor(fd, true);
+    const standIn = this.#standIns.get(message.id);
     this.#standIns.delete(message.id);
     this.#forget(message.id);
-    const [state, outputSinceConfirm] = raw.parts as [Buffer, Buffer];
-    session.takeover = new Takeover(socket, message, state, outputSinceConfirm, session.service, this.#protect);
-    session.recorded = message.outputOffset;
-    session.emit("takeover", session.takeover);
+    session.goOn(claim(raw), standIn, message, raw.parts, this.#protect);
   }
 
   #onError(message: AgentMessageOf<"error">): void {
@@ -240,21 +234,6 @@ export class AgentConnection extends EventEmitter<ConnectionEvents> implements A
     this.#pending.clear();
     this.#protected.clear();
   }
-}
-
-/** Takeovers come all at once, once in a router's life, and peers wait: what reads them is compiled by then, which took as
- * long as all the rest of taking a hundred sessions over. */
-function rehearseTakeover(): void {
-  const position = { inputOffset: 0, outputOffset: 0 };
-  const facts = { ...position, confirmed: position, base: { input: 0, output: 0 }, clean: null };
-  const nothing = new Uint8Array(0);
-  const bytes = encodeMessage({ type: "takeover", id: 1, ...facts, fds: 1 }, [nothing, nothing]);
-  const reader = new MessageReader(TO_APPLICATION);
-  const some = (left: number): void => {
-    for (let count = 0; count < rehearsedAtOnce; count++) reader.push(bytes, [-1], parseAgentMessage);
-    if (left > rehearsedAtOnce) setImmediate(some, left - rehearsedAtOnce);
-  };
-  some(rehearsals);
 }
 
 /** Takes the message's next descriptor. */

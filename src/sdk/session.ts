@@ -7,6 +7,7 @@ import type { AgentMessageOf, Base, Endpoint, Mode, Position } from "../app/mess
 import type { TandemError } from "../errors.js";
 import type { Origin, ProtectedSession, ProtectOptions } from "./protected-session.js";
 import { Replica, type ReplicaOptions } from "./replica.js";
+import type { SocketStandIn } from "./socket-stand-in.js";
 
 /** How an agent protects a socket. */
 export type Protect = (socket: net.Socket, options: ProtectOptions, origin: Origin) => ProtectedSession;
@@ -140,6 +141,21 @@ export class StandbySession extends EventEmitter<SessionEvents> implements Posit
     this.recorded = recorded;
     this.inputEnd = inputEnd;
     this.emit("progress", recorded, inputEnd);
+  }
+
+  /** Called by the connection, at the takeover: `fd` becomes this object's. `parts`: state, and output since the confirm. */
+  goOn(
+    fd: number,
+    standIn: SocketStandIn | undefined,
+    facts: AgentMessageOf<"takeover">,
+    parts: readonly Buffer[],
+    protect: Protect,
+  ): void {
+    const socket = standIn?.become(fd) ?? socketFromDescriptor(fd, true);
+    const [state, outputSinceConfirm] = parts as [Buffer, Buffer];
+    this.takeover = new Takeover(socket, facts, state, outputSinceConfirm, this.service, protect);
+    this.recorded = facts.outputOffset;
+    this.emit("takeover", this.takeover);
   }
 
   /** A connection that this router has accepted, as a session of live mode: it is ours from its first byte on. */

@@ -28,7 +28,7 @@ const takeovers = [
   { sessions: 1000, intervalMs: 100, runs: 3 },
 ];
 
-const switchover = { sessions: 100, intervalMs: 100, runs: 6 };
+const switchover = { sessions: 100, intervalMs: 100, runs: 12 };
 
 export interface BenchResult {
   machine: Machine;

@@ -67,6 +67,7 @@ function rowsOf(result: BenchResult): Row[] {
     rows.push(row(`${what}: all steps`, switchover.stepsMs.total, "ms"));
     rows.push(row(`${what}: longest wait of a session's requests, p50`, switchover.waitedMs.p50, "ms"));
     rows.push(row(`${what}: longest wait of a session's requests, p99`, switchover.waitedMs.p99, "ms", { most: 20 }));
+    rows.push(row(`${what}: the same, p99 of the first to each router`, switchover.waitedMs.first, "ms"));
     const { broken, wrong } = switchover;
     rows.push({
       what: `${what}: sessions broken, answers wrong`,
