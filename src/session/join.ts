@@ -109,7 +109,7 @@ export function adopt(session: Session, entry: SnapshotEntry, now: number): void
     session.tsvalOut = session.tsvalFirst = session.tsEcho = snapshot.tsval;
     session.tsvalOutTime = session.tsvalFirstTime = now;
     session.tsRecent = snapshot.tsRecent;
-    session.tsRecentTime = now;
+    session.tsRecentTime = snapshot.tsRecent === 0 ? 0 : now; // 0: a restored socket that has heard nothing yet
   }
   session.inputProven = session.outputProven = false;
   session.keepOutput = Number.POSITIVE_INFINITY;

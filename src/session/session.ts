@@ -541,7 +541,9 @@ export class Session {
       this.tsvalOut = value;
       this.tsvalOutTime = record.time;
     }
-    if (this.tsRecentTime === 0 || !before(record.tsecr, this.tsRecent)) {
+    // A socket that was restored here has heard nothing of the peer yet and echoes 0: that is not its TS.Recent, and may
+    // lie ahead of it by the serial arithmetic of timestamps.
+    if (record.tsecr !== 0 && (this.tsRecentTime === 0 || !before(record.tsecr, this.tsRecent))) {
       this.tsRecent = record.tsecr;
       this.tsRecentTime = record.time;
     }

@@ -276,21 +276,26 @@ describe("onCrash: hold", { skip }, () => {
   });
 });
 
-test("onCrash: hold, mode confirmed: it dies and is back again and again under load, and the standby has all of it still", {
+test("onCrash: hold, mode confirmed: it dies and is back again and again in mid-answer, and the standby has all of it still", {
   skip,
 }, async () => {
   const services = [{ name: "mill", addresses: [v4, v6], port: millPort, mode: "confirmed", onCrash: "hold" }];
   const scene = MillScene.create(11, {}, { services });
-  const count = 10;
+  const count = 20;
   const held = async () => (await scene.pair.status("a")).held;
   try {
     for (const router of ["a", "b"] as const) await scene.startRouter(router);
     await scene.untilProtected("a");
-    const peers = await scene.peers(count, 60);
+    const peers = await scene.peers(count, 30);
     for (let round = 0; round < 3; round++) {
       await scene.untilReady("b", count);
       await delay(300);
+      // Answers are on their way, and what is restored asks its peer about them first.
+      scene.lab.impair("to-peer", { loss: 1 });
+      await delay(50);
       scene.servers.a?.signal("SIGKILL");
+      await delay(150);
+      scene.lab.impair("to-peer", {});
       await scene.pair.until("they are held", async () => (await held()) === count);
       await scene.startServer("a");
       await scene.pair.until("they are given back", async () => (await held()) === 0);

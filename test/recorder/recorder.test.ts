@@ -344,6 +344,21 @@ test("a flow that got a new id is the same session", () => {
   assert.equal(recorder.counts.sessions, 1);
 });
 
+test("a restored socket echoes timestamp 0 until it hears its peer: the peer is believed all the same", () => {
+  const { recorder, talk, session } = started(DELIVERED);
+  const value = 0xc000_0000; // before 0, by the arithmetic of timestamps
+  feed(recorder, [
+    talk.in({ at: 0, ack: 0, payload: ascii("question"), timestamps: { value, echo: 9 } }),
+    talk.out({ at: 0, ack: 8, payload: ascii("answer"), timestamps: { value: 10, echo: value } }),
+    talk.out({ at: -1, ack: 8, timestamps: { value: 11, echo: 0 } }), // its window probe
+    talk.in({ at: 8, ack: 6, payload: ascii("more"), timestamps: { value: value + 5, echo: 11 } }),
+    talk.out({ at: 6, ack: 12, timestamps: { value: 12, echo: value + 5 } }),
+  ]);
+  assert.equal(recorder.counters.refused.oldTimestamp, 0);
+  assert.deepEqual(reasonList(session.reasons), []);
+  assert.equal(session.input.end, 12);
+});
+
 test("audit: an ACK by the active beyond recorded input is a breach", () => {
   const { recorder, talk, session } = started(DELIVERED);
   feed(recorder, [talk.in({ at: 0, ack: 0, payload: bytes(10) }), talk.out({ at: 0, ack: 11 })]);
