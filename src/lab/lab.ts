@@ -54,8 +54,6 @@ export interface LabOptions {
   mirror?: "cable" | "switch";
   /** One more node on the LAN. */
   host?: boolean;
-  /** Routers whose mirror device is polled by a kernel thread, so that both cores take part in one stream. */
-  threadedMirror?: RouterName[];
 }
 
 const routers: readonly RouterName[] = ["a", "b"];
@@ -168,7 +166,7 @@ export class Lab {
     return namespaceOf(this.id, node);
   }
 
-  #build({ mirrorMtu = 2000, uplinkMtu = 1500, threadedMirror = [], host = false }: LabOptions): void {
+  #build({ mirrorMtu = 2000, uplinkMtu = 1500, host = false }: LabOptions): void {
     mkdirSync(this.directory, { recursive: true });
     const absent: NodeName[] = [];
     if (this.mirror !== "switch") absent.push("mirlan");
@@ -241,10 +239,6 @@ export class Lab {
       ]);
       // A queue as every NIC has one: without it veth drops what its ring of 256 frames has no room for.
       run(inNamespace(ns(router), ["tc", "qdisc", "add", "dev", mirror, "root", "pfifo", "limit", "1000"]));
-      if (threadedMirror.includes(router)) {
-        // Only a device that is up has a NAPI. Its own view of /sys is what `ip netns exec` is good for.
-        run(["ip", "netns", "exec", ns(router), "sh", "-c", `echo 1 >/sys/class/net/${mirror}/threaded`]);
-      }
     }
     if (existsSync(bpffs)) mkdirSync(this.pins, { recursive: true });
   }

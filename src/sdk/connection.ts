@@ -133,7 +133,6 @@ export class AgentConnection extends EventEmitter<ConnectionEvents> implements A
       case "session": {
         const feedFd = message.fds === 0 ? null : claim(raw);
         const session = new StandbySession(message, raw.parts[0] as Buffer, feedFd);
-        if (this.#sessions.size === 0) rehearseTakeovers();
         this.#forget(message.id); // offered anew
         this.#sessions.set(message.id, session);
         const standIn = SocketStandIn.make();
@@ -179,6 +178,9 @@ export class AgentConnection extends EventEmitter<ConnectionEvents> implements A
         this.#answered(message.request)?.(message);
         break;
       case "registered":
+        rehearseTakeovers();
+        this.#answered(message.request)?.(message);
+        break;
       case "protected":
       case "confirmed":
       case "logged":

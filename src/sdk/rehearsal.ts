@@ -1,6 +1,6 @@
 // Takeovers come all at once, once in a router's life, and peers wait for each: what runs in one is compiled by then. So
-// before the first of its sessions can be taken over an application takes over some that do not exist, from the message's
-// bytes to the answer of a replica that echoes, and drops them.
+// once it is registered, and before it has sessions to keep up with, an application takes over some that do not exist, from
+// the message's bytes to the answer of a replica that echoes, and drops them.
 
 import { native } from "../../addon/native.js";
 import { MessageReader } from "../app/framing.js";
@@ -24,8 +24,12 @@ const session = { id: 1, service: "", mode: "live" as const, local: endpoint, pe
 const facts = { id: 1, ...start, confirmed: start, base: { input: 0, output: 0 }, clean: null };
 const takeover = encodeMessage({ type: "takeover", ...facts, fds: 1 }, [nothing, nothing]);
 
-/** Returns at once; it is done in pieces, while the application goes on. */
+let rehearsed = false;
+
+/** Once in a process's life. Returns at once; it is done in pieces, while the application goes on. */
 export function rehearseTakeovers(): void {
+  if (rehearsed) return;
+  rehearsed = true;
   const reader = new MessageReader(TO_APPLICATION);
   const read = (left: number): void => {
     for (let count = 0; count < messagesAtOnce; count++) reader.push(takeover, [-1], parseAgentMessage);
