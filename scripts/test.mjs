@@ -2,7 +2,7 @@
 // Usage: node scripts/test.mjs [part of a path ...]. Exit 1 when a test failed or a file did not end by itself.
 // Files that use the kernel (namespaces, BPF, sockets under load) run one after another: the machine may have two
 // cores, and the product's timers are what they test. Files that only compute, or talk over local sockets, run beside
-// each other, after them.
+// each other, after them; so does the package's, which waits for dpkg most of the time.
 // Where timing is tested on a busy machine a test may fail for want of processor time: a few files of the first kind that
 // failed are run once more at the end. What failed at first is shown in full either way, and named in the summary.
 
@@ -18,7 +18,7 @@ const reporter = path.join(root, "scripts", "test-reporter.mjs");
 const fileTimeoutMs = Number(process.env.TEST_FILE_TIMEOUT_MS ?? 300_000);
 const graceMs = 15_000; // to clean up in after SIGTERM
 const mostAgain = 3; // more are no accident
-const besideEachOther = new Set(["unit", "config", "recorder", "session", "role", "app"]);
+const besideEachOther = new Set(["unit", "config", "recorder", "session", "role", "app", "deploy"]);
 
 /** Of a compiled test, in test/. */
 const sourceOf = (file) => file.replace(/\.js$/, ".ts");

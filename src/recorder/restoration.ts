@@ -36,8 +36,8 @@ interface Chosen {
 }
 
 /** Call after Recorder.finish. `now`: boot clock, ns; the restored timestamp clocks go on from it. `tell` is called when the
- * sockets are there, before anything else about them is put together: the gate waits for no more. What it ingests of what the
- * old active still forwards counts for the order of the sessions in the answer. */
+ * sockets are there, before anything else about them is put together: the gate waits for no more. What it ingests of what
+ * the old active still forwards counts for the order of the sessions in the answer. */
 export function restoreSessions(
   recorder: Recorder,
   restore: Native["restore"],

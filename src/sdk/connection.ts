@@ -178,8 +178,8 @@ export class AgentConnection extends EventEmitter<ConnectionEvents> implements A
         this.#answered(message.request)?.(message);
         break;
       case "registered":
-        rehearseTakeovers();
         this.#answered(message.request)?.(message);
+        rehearseTakeovers();
         break;
       case "protected":
       case "confirmed":

@@ -49,11 +49,12 @@ export function rehearseTakeovers(): void {
 
 function takeOne(reader: MessageReader): void {
   const feed = native.socketPair();
+  const connected = pairBeside(feed);
   const imagined = new StandbySession({ ...session, recorded: 0, joined: false }, nothing, feed[1]);
   const replica = imagined.replica();
   replica.on("error", () => {});
   replica.pipe(replica);
-  const [peer, connection] = native.socketPair();
+  const [peer, connection] = connected;
   reader.push(takeover, [connection], (raw) => {
     const message = parseAgentMessage(raw);
     const standIn = SocketStandIn.make() ?? undefined;
@@ -67,4 +68,14 @@ function takeOne(reader: MessageReader): void {
     replica.destroy();
     for (const fd of [feed[0], peer]) native.closeFd(fd);
   }, pauseMs).unref();
+}
+
+/** Another one; without it neither. Throws NativeError. */
+function pairBeside(first: [number, number]): [number, number] {
+  try {
+    return native.socketPair();
+  } catch (error) {
+    for (const fd of first) native.closeFd(fd);
+    throw error;
+  }
 }
