@@ -36,7 +36,7 @@ import { ControlChannel } from "../pair/control.js";
 import { type PairKeys, readPairKeys } from "../pair/keys.js";
 import { type ControlMessage, controlVersion, type Hello } from "../pair/messages.js";
 import { RecorderClient } from "../recorder/client.js";
-import type { LostSession, RecorderStatus } from "../recorder/messages.js";
+import type { LostSession, RecorderStatus, SessionLeak, SessionSummary } from "../recorder/messages.js";
 import type { Answer, Arbiter } from "../role/arbiters/arbiter.js";
 import { openArbiter } from "../role/arbiters/open.js";
 import {
@@ -195,7 +195,7 @@ export class Agent {
     this.standby = new StandbySessions({
       ...sessions,
       config,
-      journal: (sentence) => this.journal.write(this.state.epoch, sentence),
+      leaked: (leaks) => this.leaked(leaks),
     });
     this.active = new ActiveSessions({
       ...sessions,
@@ -445,7 +445,7 @@ export class Agent {
       outputGaps: async () =>
         config.services.some(({ mode }) => mode === "delivered") ? this.recorder.outputGaps() : 0,
       restoreInAdvance: () => this.restoreInAdvance(),
-      serviceName: (service) => config.services[service]?.name ?? String(service),
+      sessionName: (session) => this.sessionName(session),
       objection: () => this.arbiter.objection(),
       hasCarrier: () => this.hasCarrier(),
       reachesAny: (neighbours) => anyReachable(this.dataPlane, neighbours, reachMs),
@@ -740,13 +740,24 @@ export class Agent {
 
   /** The takeover could not say it yet. */
   private lostLater({ service, key, reasons }: LostSession): void {
-    const { peerIp, peerPort } = readKey(key);
-    const name = this.config.services[service]?.name ?? String(service);
+    const name = this.sessionName({ service, ...readKey(key) });
     this.monitor.lost();
+    this.journal.write(this.state.epoch, `The session of ${name} is lost, too (${reasons.join(", ")}).`);
+  }
+
+  /** The audit rang. */
+  private leaked([first, ...more]: readonly SessionLeak[]): void {
+    if (first === undefined) return;
+    const name = this.sessionName({ service: first.service, ...readKey(first.key) });
+    const others = more.length > 0 ? ` And so in ${more.length} others.` : "";
     this.journal.write(
       this.state.epoch,
-      `The session of ${name} with ${peerIp} port ${peerPort} is lost, too (${reasons.join(", ")}).`,
+      `Audit: in the session of ${name} a byte passed that the standby had not recorded: ${first.leak}.${others}`,
     );
+  }
+
+  private sessionName({ service, peerIp, peerPort }: Pick<SessionSummary, "service" | "peerIp" | "peerPort">): string {
+    return `${this.config.services[service]?.name ?? service} with ${peerIp} port ${peerPort}`;
   }
 
   /** The active is about to abdicate. Resolves when what can be restored in advance is. */

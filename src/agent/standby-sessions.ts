@@ -14,7 +14,7 @@ import type { Config } from "../config/schema.js";
 import { sentenceOf } from "../errors.js";
 import { type ControlMessage, type ControlMessageOf, maxControlParts, maxEntries } from "../pair/messages.js";
 import type { RecorderClient, RecorderNotice } from "../recorder/client.js";
-import type { FromRecorder, SessionSummary, TakenSession } from "../recorder/messages.js";
+import type { FromRecorder, SessionLeak, SessionSummary, TakenSession } from "../recorder/messages.js";
 import { readKey } from "../session/flow-key.js";
 import { packHeldPlan } from "../session/held-plan.js";
 import { Reason, reasonNames } from "../session/reasons.js";
@@ -66,7 +66,8 @@ export interface StandbySessionsParts {
   applications: () => AppServer;
   /** False: nobody hears it. */
   send: (message: Unframed<ControlMessage>, parts?: readonly Uint8Array[]) => boolean;
-  journal: (sentence: string) => void;
+  /** The audit found these; perhaps none. */
+  leaked: (leaks: readonly SessionLeak[]) => void;
   log: Logger;
 }
 
@@ -257,7 +258,7 @@ export class StandbySessions {
   }
 
   #onEvents({ opened, closed, readiness, joins, leaks }: Events): void {
-    this.#alarm(leaks);
+    this.#parts.leaked(leaks);
     const told: [string, string | null][] = [];
     for (const summary of opened) {
       const held = this.#hold(summary);
@@ -292,16 +293,6 @@ export class StandbySessions {
       this.#watched.delete(held.summary.key);
       this.#forget(id);
     }
-  }
-
-  #alarm([first, ...more]: Events["leaks"]): void {
-    if (first === undefined) return;
-    const { peerIp, peerPort } = readKey(first.key);
-    const name = this.#parts.config.services[first.service]?.name ?? String(first.service);
-    const others = more.length > 0 ? ` And so in ${more.length} others.` : "";
-    this.#parts.journal(
-      `Audit: in the session of ${name} with ${peerIp} port ${peerPort} a byte passed that the standby had not recorded: ${first.leak}.${others}`,
-    );
   }
 
   #tellReadiness(entries: [string, string | null][]): void {

@@ -18,7 +18,7 @@ import { native } from "../../addon/native.js";
 import { exitCodes, TandemError } from "../errors.js";
 import type { Neighbour } from "../net/neighbours.js";
 import type { ControlMessage, ControlMessageOf } from "../pair/messages.js";
-import type { RecorderStatus } from "../recorder/messages.js";
+import type { RecorderStatus, SessionSummary } from "../recorder/messages.js";
 import { mayAbdicate, mayTakeOver, type RoleEvent, type RoleState, type TakeoverCause } from "../role/role.js";
 import type { TakeoverReport } from "../takeover/takeover.js";
 
@@ -57,7 +57,8 @@ export interface SwitchoverParts {
   outputGaps(): Promise<number>;
   /** Restores the sessions in advance; what changes from now on is restored again at the takeover. */
   restoreInAdvance(): Promise<void>;
-  serviceName(service: number): string;
+  /** For sentences: its service and its peer. */
+  sessionName(session: SessionSummary): string;
   /** Why the arbiter would not let this router take over; null: nothing is known. */
   objection(): string | null;
   /** Could this router's service be reached at all? */
@@ -250,9 +251,7 @@ export class Switchover {
     if (unready.length > 0) {
       const counts = new Map<string, number>();
       for (const { reasons } of unready) for (const each of reasons) counts.set(each, (counts.get(each) ?? 0) + 1);
-      const named = unready
-        .slice(0, namedSessions)
-        .map((each) => `${this.parts.serviceName(each.service)} with ${each.peerIp} port ${each.peerPort}`);
+      const named = unready.slice(0, namedSessions).map((each) => this.parts.sessionName(each));
       throw this.refusal(
         `${unready.length} of ${open.length} sessions are not ready (${Array.from(counts, ([reason, count]) => `${count} ${reason}`).join(", ")}): ` +
           named.join("; ") +

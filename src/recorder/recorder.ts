@@ -69,6 +69,9 @@ export interface RecorderEvents {
   /** A byte of it passed unrecorded: Session.leak. */
   leaks: Session[];
 }
+export function isNoNews({ opened, closed, reasons, joins, leaks }: RecorderEvents): boolean {
+  return opened.length + closed.length + reasons.length + joins.length + leaks.length === 0;
+}
 export type CloseCause = "closed" | "socket-ended" | "reincarnated";
 
 /** Candidate SYNs a tuple may have at once. */
@@ -388,8 +391,7 @@ export class Recorder {
 
   takeEvents(): RecorderEvents {
     const events = this.#events;
-    if (Object.values(events).some((list) => list.length > 0))
-      this.#events = { opened: [], closed: [], reasons: [], joins: [], leaks: [] };
+    if (!isNoNews(events)) this.#events = { opened: [], closed: [], reasons: [], joins: [], leaks: [] };
     return events;
   }
 

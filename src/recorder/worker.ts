@@ -24,7 +24,7 @@ import {
 } from "./messages.js";
 import { Preparation } from "./preparation.js";
 import { RecordCapture } from "./record-capture.js";
-import { Recorder, recorderDefaults } from "./recorder.js";
+import { isNoNews, Recorder, recorderDefaults } from "./recorder.js";
 import { injectRestored, planHeld, type Restoration, rehearse, restoreSessions } from "./restoration.js";
 import { ResumePointWatch, resumePointOf } from "./resume-point-age.js";
 
@@ -147,7 +147,7 @@ function replaced(session: Session): boolean {
 
 function tellEvents(): void {
   const events = recorder.takeEvents();
-  if (Object.values(events).every((list) => list.length === 0)) return;
+  if (isNoNews(events)) return;
   const now = nowNs();
   for (const session of events.reasons) changedAt.set(session, now);
   for (const session of events.opened)
