@@ -61,18 +61,18 @@ async function run(t: TestContext, words: number[]): Promise<Outcome> {
   lab.run("lan", ["tc", "qdisc", "add", "dev", "a0", "root", "handle", "1:", "htb", "default", "1"]);
   for (const [id, rate] of [
     ["1:1", ["10gbit", "quantum", "60000"]],
-    ["1:2", ["4mbit", "burst", "1600", "quantum", "1514"]],
+    ["1:2", ["2mbit", "burst", "1600", "quantum", "1514"]],
   ] as const)
     lab.run("lan", ["tc", "class", "add", "dev", "a0", "parent", "1:", "classid", id, "htb", "rate", ...rate]);
   const impair = await start("lan", [path.join(here, "impair-process.js"), "a0", ...words.map(String)]);
   const receive = await start("a", ["-e", receiver]);
   lab.run("peer", [process.execPath, "-e", sender]);
-  await pause(300);
+  await pause(1000);
   const arrived = (await receive()) as number[];
   return { arrived, did: (await impair()) as Outcome["did"] };
 }
 
-// 5 % of this traffic is 5.5 Mbit/s: more than the slow class takes, so its frames wait there.
+// 5 % of this traffic is 5.5 Mbit/s, on a slow machine half of it: more than the slow class takes, so its frames wait there.
 
 /** Datagrams that arrived after one that was sent later. */
 const overtaken = (arrived: number[]): number => {
@@ -108,7 +108,6 @@ test("impairment: reordering really reorders", { skip: needsRoot, timeout: 60_00
   assert.ok(did.reordered > count * 0.03, `${did.reordered} held back`);
   const late = overtaken(arrived);
   t.diagnostic(`${did.reordered} held back, ${late} overtaken`);
-  // How many depends on how fast the sender is: on a slow machine the slow class often has nothing waiting.
-  assert.ok(late > did.reordered / 10, `${late} of ${did.reordered} were overtaken`);
+  assert.ok(late > did.reordered / 2, `${late} of ${did.reordered} were overtaken`);
   assert.equal(new Set(arrived).size, count, "and none is lost");
 });
