@@ -82,6 +82,7 @@ export async function measureSwitchover(
   } finally {
     lab.destroy();
   }
+  const p99 = ({ waitedMs }: Run): number => quantile(waitedMs, 0.99);
   const spread = (of: (run: Run) => number, digits = 1): Spread => spreadOf(done.map(of), digits);
   const stepsMs = { total: spread(({ report }) => report.totalMs) } as SwitchoverResult["stepsMs"];
   for (const step of takeoverSteps) stepsMs[step] = spread(({ report }) => report.stepsMs[step], 2);
@@ -91,12 +92,9 @@ export async function measureSwitchover(
     stepsMs,
     waitedMs: {
       p50: spread(({ waitedMs }) => quantile(waitedMs, 0.5)),
-      p99: spread(({ waitedMs }) => quantile(waitedMs, 0.99)),
+      p99: spread(p99),
       max: spread(({ waitedMs }) => Math.max(...waitedMs)),
-      first: spreadOf(
-        done.slice(0, 2).map(({ waitedMs }) => quantile(waitedMs, 0.99)),
-        1,
-      ),
+      first: spreadOf(done.slice(0, 2).map(p99), 1),
     },
     usualMs: spread(({ usualMs }) => usualMs, 2),
     broken: done.reduce((sum, { broken }) => sum + broken, 0),

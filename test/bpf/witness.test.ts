@@ -3,14 +3,16 @@
 
 import assert from "node:assert/strict";
 import path from "node:path";
-import test from "node:test";
+import test, { type TestContext } from "node:test";
 import { fileURLToPath } from "node:url";
 import * as abi from "../../src/abi.gen.js";
-import { addressPlan } from "../../src/lab/lab.js";
+import { addressPlan, type Lab } from "../../src/lab/lab.js";
+import type { LabProcess } from "../../src/lab/namespaces.js";
 import { build, port } from "./pair.js";
 import { needsRoot } from "./rig.js";
 import type { EventSeen } from "./router-process.js";
 
+const host = addressPlan.service.v4;
 const here = path.dirname(fileURLToPath(import.meta.url));
 const meantFin = abi.TD_VERDICT_FIN_MEANT;
 const crashFin = abi.TD_VERDICT_FIN_CRASH;
@@ -81,21 +83,32 @@ async function until(what: string, condition: () => boolean | Promise<boolean>):
   }
 }
 
+/** A server on router a that ends in this way. */
+async function serve(t: TestContext, lab: Lab, way: string): Promise<LabProcess> {
+  const argv = [path.join(here, "dying-process.js"), way, host, String(port)];
+  const server = lab.spawn("a", [process.execPath, ...argv]);
+  t.after(() => server.signal("SIGKILL"));
+  await until("the server listens", () => server.stdout().includes("listening"));
+  return server;
+}
+
+function connect(t: TestContext, lab: Lab, localPort: number, act: string): LabProcess {
+  const argv = ["-e", peerProgram, "--", host, String(port), String(localPort), act];
+  const client = lab.spawn("peer", [process.execPath, ...argv]);
+  t.after(() => client.signal("SIGKILL"));
+  return client;
+}
+
 test("crash or meant close", { skip: needsRoot, timeout: 200_000 }, async (t) => {
   const { lab, active } = await build(t);
   await active.ask("gate solo");
-  const host = addressPlan.service.v4;
   let peerPort = 50_000;
   for (const { way, signal, peer = "", verdicts, heard } of ways) {
     await t.test(way, async (t) => {
       peerPort++;
       await active.ask("events");
-      const server = lab.spawn("a", [process.execPath, path.join(here, "dying-process.js"), way, host, String(port)]);
-      t.after(() => server.signal("SIGKILL"));
-      await until("the server listens", () => server.stdout().includes("listening"));
-      const arguments_ = [host, String(port), String(peerPort), peer];
-      const client = lab.spawn("peer", [process.execPath, "-e", peerProgram, "--", ...arguments_]);
-      t.after(() => client.signal("SIGKILL"));
+      const server = await serve(t, lab, way);
+      const client = connect(t, lab, peerPort, peer);
       await until("the peer is connected", () => client.stdout().includes("connected"));
       if (way !== "killed with an unaccepted connection")
         await until("the server is connected", () => server.stdout().includes("connected"));
@@ -139,29 +152,15 @@ test("a connection that begins when its service has just crashed waits until som
 }, async (t) => {
   const { lab, active } = await build(t);
   await active.ask("gate solo");
-  const host = addressPlan.service.v4;
-  const listen = async () => {
-    const argv = [path.join(here, "dying-process.js"), "killed", host, String(port)];
-    const server = lab.spawn("a", [process.execPath, ...argv]);
-    t.after(() => server.signal("SIGKILL"));
-    await until("the server listens", () => server.stdout().includes("listening"));
-    return server;
-  };
-  const connect = (localPort: number) => {
-    const argv = ["-e", peerProgram, "--", host, String(port), String(localPort), ""];
-    const client = lab.spawn("peer", [process.execPath, ...argv]);
-    t.after(() => client.signal("SIGKILL"));
-    return client;
-  };
-  const before = connect(51_000);
+  const before = connect(t, lab, 51_000, "");
   await until("nobody listens at first, and says so", () => before.stdout().includes("ECONNREFUSED"));
-  const server = await listen();
+  const server = await serve(t, lab, "killed");
   server.signal("SIGKILL"); // without a session
   await server.exited;
-  const client = connect(51_001);
+  const client = connect(t, lab, 51_001, "");
   await pause(500);
   assert.equal(client.stdout(), "");
-  const next = await listen();
+  const next = await serve(t, lab, "killed");
   await until("its second SYN is answered", () => client.stdout() !== "");
   assert.equal(client.stdout(), "connected\n");
   next.signal("SIGKILL");
@@ -173,15 +172,11 @@ test("an exit when both directions have ended is no crash, though our FIN is not
 }, async (t) => {
   const { lab, active } = await build(t);
   await active.ask("gate solo");
-  const host = addressPlan.service.v4;
   const peerPort = 50_900;
-  const way = "exit after the peer and a shutdown";
-  const server = lab.spawn("a", [process.execPath, path.join(here, "dying-process.js"), way, host, String(port)]);
-  await until("the server listens", () => server.stdout().includes("listening"));
+  const server = await serve(t, lab, "exit after the peer and a shutdown");
   const filter = `chain in { type filter hook input priority 0; tcp dport ${peerPort} tcp flags & fin == fin drop; }`;
   lab.run("peer", ["nft", `add table inet deaf { ${filter}; }`]);
-  const arguments_ = [host, String(port), String(peerPort), "ends"];
-  const client = lab.spawn("peer", [process.execPath, "-e", peerProgram, "--", ...arguments_]);
+  const client = connect(t, lab, peerPort, "ends");
   await server.exited;
   await pause(100);
   assert.equal(await active.ask<number>(`verdict ${peerPort}`), meantFin);
@@ -197,7 +192,6 @@ test("an exit when both directions have ended is no crash, though our FIN is not
 test("the agent holds the socket of an application", { skip: needsRoot, timeout: 60_000 }, async (t) => {
   const { lab, active } = await build(t);
   await active.ask("gate solo");
-  const host = addressPlan.service.v4;
   let peerPort = 51_000;
   for (const { what, signal, way, verdicts, heard } of [
     { what: "that dies", signal: "SIGKILL", way: "killed", verdicts: crashFin, heard: [] },
@@ -214,14 +208,8 @@ test("the agent holds the socket of an application", { skip: needsRoot, timeout:
   ] as const)
     await t.test(what, async (t) => {
       peerPort++;
-      const server = lab.spawn("a", [process.execPath, path.join(here, "dying-process.js"), way, host, String(port)]);
-      t.after(() => server.signal("SIGKILL"));
-      await until("the server listens", () => server.stdout().includes("listening"));
-      const peer = way === "killed with unread data" ? "sends" : "";
-      const client = lab.spawn("peer", [
-        ...[process.execPath, "-e", peerProgram, "--", host, String(port), String(peerPort), peer],
-      ]);
-      t.after(() => client.signal("SIGKILL"));
+      const server = await serve(t, lab, way);
+      const client = connect(t, lab, peerPort, way === "killed with unread data" ? "sends" : "");
       await until("the server is connected", () => server.stdout().includes("connected"));
       const held = active.ask("borrow 400");
       await pause(100);
@@ -243,7 +231,6 @@ test("the agent holds the socket of an application", { skip: needsRoot, timeout:
 test("how far the application has read is reported", { skip: needsRoot, timeout: 60_000 }, async (t) => {
   const { lab, active } = await build(t);
   await active.ask("gate solo");
-  const host = addressPlan.service.v4;
   const reader = `require("net").createServer((s) => s.resume()).listen(${port}, "${host}", () => console.log("listening"))`;
   const server = lab.spawn("a", [process.execPath, "-e", reader]);
   await until("the server listens", () => server.stdout().includes("listening"));
