@@ -421,15 +421,18 @@ export class StandbySessions {
     if (refused.length > 0) this.#parts.send({ type: "notHeld", entries: refused });
   }
 
-  /** What is complete already is said again: the active's agent may have begun anew. */
+  /** What is complete already is said again, and which adoption counts when the active knows of another or of none: it
+   * may have begun anew, or the channel may have ended under our words. */
   #hearSnapshots({ entries }: ControlMessageOf<"snapshots">, recorder: RecorderClient): void {
     recorder.tell({
       type: "snapshot",
       entries: entries.map(({ key, ...rest }) => ({ key: Buffer.from(key, "hex"), ...rest })),
     });
-    const known = entries.flatMap(({ key }) => {
+    const known = entries.flatMap(({ key, adoption }) => {
       const held = this.#byKey.get(key);
-      return held?.join.input && held.join.output ? [held] : [];
+      if (held === undefined) return [];
+      const { join } = held;
+      return (join.input && join.output) || join.adoption !== adoption ? [held] : [];
     });
     if (known.length === 0) return;
     this.#parts.send({ type: "joins", entries: known.map(({ summary, join }) => ({ key: summary.key, ...join })) });

@@ -5,9 +5,13 @@ import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 import { pino } from "pino";
 import { ActiveSessions, type ActiveSessionsParts } from "../../src/agent/active-sessions.js";
-import { configSchema } from "../../src/config/schema.js";
+import { StandbySessions } from "../../src/agent/standby-sessions.js";
+import type { AppServer } from "../../src/app/server.js";
+import { type Config, configSchema } from "../../src/config/schema.js";
 import type { SocketSnapshot } from "../../src/net/snapshots.js";
-import type { ControlMessage } from "../../src/pair/messages.js";
+import type { ControlMessage, ControlMessageOf } from "../../src/pair/messages.js";
+import type { RecorderClient } from "../../src/recorder/client.js";
+import type { SessionSummary } from "../../src/recorder/messages.js";
 import { writeKey } from "../../src/session/flow-key.js";
 
 const servicePort = 7000;
@@ -127,4 +131,48 @@ test("a session that the standby tells of and that has no socket is called absen
   assert.deepEqual(side.said(1000).absent, [nameOf(2)]);
   assert.deepEqual(side.sessions.readiness(), { total: 1, ready: 1, notReady: {} });
   assert.deepEqual(side.said(2000).absent, []);
+});
+
+test("the number of an adoption is said again to an active that has not heard it, or has begun anew", () => {
+  const said: ControlMessage[] = [];
+  const told: string[] = [];
+  const standby = new StandbySessions({
+    config: {
+      services: configSchema.shape.services.parse([{ name: "s", addresses: ["10.0.0.1"], port: 1 }]),
+    } as Config,
+    applications: () => ({ registrations: () => [] }) as unknown as AppServer,
+    send: (message) => said.push(message as ControlMessage) > 0,
+    leaked: () => {},
+    log: pino({ level: "silent" }),
+  });
+  standby.use({ tell: ({ type }) => told.push(type) } as Partial<RecorderClient> as RecorderClient);
+  const joinsSaid = (hear: () => void): ControlMessageOf<"joins">["entries"] => {
+    said.length = 0;
+    hear();
+    return said.flatMap((message) => (message.type === "joins" ? message.entries : []));
+  };
+  const shown = (adoption: number) => () =>
+    standby.hear(
+      { type: "snapshots", parts: [], entries: [{ key: nameOf(1), adoption }] } as unknown as ControlMessage,
+      [],
+    );
+  const summary = { id: 1, key: nameOf(1), service: 0, joined: true, ready: false, reasons: ["input-incomplete"] };
+  const incomplete = { adoption: 9, input: false, output: true, needsFill: true };
+  const first = joinsSaid(() =>
+    standby.notice({
+      type: "events",
+      opened: [summary as SessionSummary],
+      closed: [],
+      readiness: [],
+      joins: [{ id: 1, ...incomplete }],
+      leaks: [],
+    }),
+  );
+  const entry = { key: nameOf(1), ...incomplete };
+  assert.deepEqual(first, [entry]);
+  // The control channel may have ended under that: whoever shows the socket without the number is told again.
+  assert.deepEqual(joinsSaid(shown(0)), [entry]);
+  assert.deepEqual(joinsSaid(shown(8)), [entry]);
+  assert.deepEqual(joinsSaid(shown(9)), [], "it knows");
+  assert.deepEqual(told.filter((type) => type === "snapshot").length, 3, "each is a proof for the recorder");
 });
