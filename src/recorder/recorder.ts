@@ -288,13 +288,8 @@ export class Recorder {
   /** The application on the active has read up to sequence number `seq`. */
   copied(key: Uint8Array, seq: number): void {
     const session = this.find(key);
-    if (session === undefined || !session.tracked || session.closedAt !== 0 || !session.established) return;
-    // It counts a FIN that was read; and what is recorded is in the ring before the active can have it, so what is not
-    // ingested is nobody's breach.
-    const offset = Math.min(offsetOf(seq, session.firstIn, session.copied), session.input.end);
-    if (offset <= session.copied) return;
-    session.vouch(offset);
-    session.copied = offset;
+    if (session === undefined || !session.tracked || session.closedAt !== 0) return;
+    this.#readTo(session, seq);
     this.#changed(session);
   }
 
@@ -646,10 +641,23 @@ export class Recorder {
     session.keepOutput = Number.POSITIVE_INFINITY;
   }
 
-  #prove(session: Session, entry: SnapshotEntry): void {
-    if (session.proven) learn(session, entry.snapshot);
-    else prove(session, entry.snapshot);
+  #prove(session: Session, { snapshot }: SnapshotEntry): void {
+    if (session.proven) {
+      learn(session, snapshot);
+      // It may have been said while nobody could hear it.
+      this.#readTo(session, snapshot.copiedSeq);
+    } else prove(session, snapshot);
     this.#changed(session);
+  }
+
+  #readTo(session: Session, seq: number): void {
+    if (!session.established) return;
+    // It counts a FIN that was read; and what is recorded is in the ring before the active can have it, so what is not
+    // ingested is nobody's breach.
+    const offset = Math.min(offsetOf(seq, session.firstIn, session.copied), session.input.end);
+    if (offset <= session.copied) return;
+    session.vouch(offset);
+    session.copied = offset;
   }
 
   #tellJoin(session: Session): void {

@@ -807,6 +807,23 @@ test("a snapshot says which of two handshakes was the session's", () => {
   assert.equal(world.session?.options?.ttl, 64);
 });
 
+test("a snapshot of a complete session says how far its application has read", () => {
+  const world = new World("delivered", true, false);
+  world.recorder.attend(SERVICE, true);
+  world.peerSends(false, 300, "arrives", true);
+  world.activeSends(false, 0, "arrives", true);
+  world.drain();
+  const { session } = world;
+  assert.ok(session?.ready);
+  const resumedAt = (): number => planTakeover(session, world.now, session.vouched).resume.inputOffset;
+  assert.equal(resumedAt(), 0);
+  // Read without a segment that says so; the report of it was lost with the control channel.
+  world.copied = 200;
+  world.takesSnapshot();
+  world.hears();
+  assert.equal(resumedAt(), 200);
+});
+
 test("what cannot be protected is not adopted, and says why", () => {
   const world = joining("delivered");
   const offer = (flags: Partial<JoinSnapshot["flags"]>, state: JoinSnapshot["state"] = "established") => {
