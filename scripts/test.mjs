@@ -1,10 +1,10 @@
 // Runs the compiled tests, each file in a process group of its own, and says what came of them.
 // Usage: node scripts/test.mjs [part of a path ...]. Exit 1 when a test failed or a file did not end by itself.
-// Files that use the kernel (namespaces, BPF, sockets under load) run one after another: the machine may have two
-// cores, and the product's timers are what they test. Files that only compute, or talk over local sockets, run beside
-// each other, after them; so does the package's, which waits for dpkg most of the time.
-// Where timing is tested on a busy machine a test may fail for want of processor time: a few files of the first kind that
-// failed are run once more at the end. What failed at first is shown in full either way, and named in the summary.
+// Files in which two routers live with short leases, hogs or a thousand sessions run one after another: the machine may
+// have two cores, and the product's timers are what they test. The others run beside each other, after them: they compute,
+// or wait most of the time (for daemons, dpkg, longer leases).
+// Where timing is tested on a busy machine a test may fail for want of processor time: a few files that failed are run
+// once more, alone, at the end. What failed at first is shown in full either way, and named in the summary.
 
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
@@ -18,7 +18,11 @@ const reporter = path.join(root, "scripts", "test-reporter.mjs");
 const fileTimeoutMs = Number(process.env.TEST_FILE_TIMEOUT_MS ?? 300_000);
 const graceMs = 15_000; // to clean up in after SIGTERM
 const mostAgain = 3; // more are no accident
-const besideEachOther = new Set(["unit", "config", "recorder", "session", "role", "app", "deploy"]);
+/** Directories and files, without ".test.js". */
+const besideEachOther = [
+  ...["unit", "config", "recorder", "session", "role", "app", "deploy", "join", "cli", "observe", "net", "pair", "bpf"],
+  ...["addresses", "etcd", "external", "hooks", "refusals"].map((name) => path.join("agent", name)),
+];
 
 /** Of a compiled test, in test/. */
 const sourceOf = (file) => file.replace(/\.js$/, ".ts");
@@ -130,13 +134,12 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
   });
 }
 
-const alone = files.filter((file) => !besideEachOther.has(file.split(path.sep)[0]));
+const mayHaveCompany = (file) =>
+  besideEachOther.some((name) => file.split(".")[0] === name || file.startsWith(name + path.sep));
+const alone = files.filter((file) => !mayHaveCompany(file));
 await runQueue(alone, 1);
-await runQueue(
-  files.filter((file) => !alone.includes(file)),
-  2,
-);
-const failedFirst = alone.filter((file) => outcomes.get(file)?.failed > 0);
+await runQueue(files.filter(mayHaveCompany), 2);
+const failedFirst = files.filter((file) => outcomes.get(file)?.failed > 0);
 if (failedFirst.length <= mostAgain && !interrupted) {
   for (const file of failedFirst) {
     console.log(`once more: ${sourceOf(file)}`);
