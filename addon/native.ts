@@ -313,7 +313,8 @@ export interface Native {
   restoreRelease(fds: number[], probe: boolean): string[];
   /** Closes one; its peer hears nothing of it. */
   restoreDrop(fd: number): void;
-  /** Receives frames (from the Ethernet header on) as if they had come in by the device. Returns how many were taken. */
+  /** Receives frames (from the Ethernet header on) as if they had come in by the device. Returns how many were taken: not
+   * all when its queue is full, or when it is down or gone. */
   injectFrames(ifindex: number, frames: Uint8Array[], mark: number): number;
   // descriptors
   socketPair(): [number, number]; // AF_UNIX, SOCK_STREAM, non-blocking, close-on-exec
@@ -359,9 +360,13 @@ export interface Native {
   /** EEXIST when it is there. IPv6 addresses are added with IFA_F_NODAD. */
   addressAdd(ifindex: number, ip: string, prefix: number): void;
   addressDelete(ifindex: number, ip: string, prefix: number): void;
-  /** null: not known (yet). */
+  /** null: not known (yet), or there is no such device. */
   neighbour(ifindex: number, ip: string): { mac: Uint8Array; state: number } | null;
-  route(destination: string, source?: string): { ifindex: number; gateway: string | null; source: string | null };
+  /** null: there is none, as while its device is down. */
+  route(
+    destination: string,
+    source?: string,
+  ): { ifindex: number; gateway: string | null; source: string | null } | null;
   netnsCookie(): bigint;
   /** Process-wide capability sets. */
   capabilities(): { effective: bigint };

@@ -95,9 +95,9 @@ Napi::Value inject_frames(const Napi::CallbackInfo &info)
 			break;
 		}
 		if (sent < 0) {
-			if (errno != ENOBUFS)
+			if (errno != ENOBUFS && errno != ENETDOWN && errno != ENXIO)
 				fail(env, errno, "sendmmsg");
-			break; // the device's queue is full: the caller sees how many were taken
+			break; // the device's queue is full, it is down or gone: the caller sees how many were taken
 		}
 		taken += static_cast<uint32_t>(sent);
 	}

@@ -129,7 +129,7 @@ Napi::Value neighbour(const Napi::CallbackInfo &info)
 	int outcome = transact(env, NETLINK_ROUTE, request, RTM_NEWNEIGH, [&](const uint8_t *payload, size_t length) {
 		found = parse_neighbour(payload, length);
 	});
-	if (outcome && outcome != ENOENT)
+	if (outcome && outcome != ENOENT && outcome != ENODEV)
 		fail(env, outcome, "RTM_GETNEIGH", ip_text(ip));
 	// An entry being resolved, or one that failed, may keep an address that nobody answers for.
 	if (!found || !found->has_mac || (found->state & (NUD_INCOMPLETE | NUD_FAILED)))
@@ -143,6 +143,12 @@ Napi::Value neighbour(const Napi::CallbackInfo &info)
 Napi::Value optional_ip(Napi::Env env, const std::optional<IpAddress> &ip)
 {
 	return ip ? Napi::Value(Napi::String::New(env, ip_text(*ip))) : env.Null();
+}
+
+/// There is none, or one of type unreachable, prohibit or blackhole (fib_props, net/ipv4/fib_semantics.c).
+bool means_no_route(int outcome)
+{
+	return outcome == ENETUNREACH || outcome == EHOSTUNREACH || outcome == EACCES || outcome == EINVAL;
 }
 
 Napi::Value route(const Napi::CallbackInfo &info)
@@ -166,8 +172,10 @@ Napi::Value route(const Napi::CallbackInfo &info)
 	std::optional<Route> found;
 	int outcome = transact(env, NETLINK_ROUTE, request, RTM_NEWROUTE,
 			       [&](const uint8_t *payload, size_t length) { found = parse_route(payload, length); });
-	if (outcome || !found || !found->ifindex)
-		fail(env, outcome ? outcome : ENETUNREACH, "RTM_GETROUTE", ip_text(destination));
+	if (outcome && !means_no_route(outcome))
+		fail(env, outcome, "RTM_GETROUTE", ip_text(destination));
+	if (!found || !found->ifindex)
+		return env.Null();
 	Napi::Object answer = Napi::Object::New(env);
 	answer.Set("ifindex", found->ifindex);
 	answer.Set("gateway", optional_ip(env, found->gateway));

@@ -337,7 +337,7 @@ export class Agent {
       for (const { link } of this.dataPlane.uplinks)
         this.announcers.push(new Announcer(link.name, link.mac, addresses));
       undo.push(() => {
-        for (const announcer of this.announcers) announcer.close();
+        for (const announcer of this.announcers) announcer.silence();
       });
       this.claims = this.watchClaims();
       this.pulse = openPulse(this.config, this.keys.pulseKey, this.dataPlane.mapFd("voice"), (event) =>
@@ -411,7 +411,7 @@ export class Agent {
     this.control.stop();
     this.operator.close();
     this.monitor.close();
-    for (const announcer of this.announcers) announcer.close();
+    for (const announcer of this.announcers) announcer.silence();
     this.applications.close();
     await this.recorder.stop();
     this.witness.close();

@@ -162,8 +162,8 @@ export class HeldSessions {
         payload: nothing,
         timestamps: null,
       };
-      const { ifindex } = native.route(readKey(key).peerIp);
-      const uplink = uplinks.includes(ifindex) ? ifindex : (uplinks[0] ?? 0);
+      const towards = native.route(readKey(key).peerIp)?.ifindex;
+      const uplink = uplinks.find((each) => each === towards) ?? uplinks[0] ?? 0;
       native.injectFrames(uplink, [buildFrame(reset, noMac, noMac)], TD_MARK_INJECT);
     }
   }

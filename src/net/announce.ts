@@ -2,10 +2,18 @@
 // neighbour advertisements (RFC 4861, section 7.2.6), sent through the package cap, repeated. And asks who has one,
 // claiming nothing: ARP probes (RFC 5227, section 2.1.1) and solicitations without a source (RFC 4862, section 5.4.2).
 import cap from "cap";
+import { native } from "../../addon/native.js";
 import { parseIp } from "./addresses.js";
+import { expedited } from "./expedited.js";
 
 /** When the announcements are repeated, ms after the first: past the longest queue drain time on the LAN. */
 const repeatMs = [20, 100, 500, 1500, 4000];
+
+/** A filter that lets nothing through that exists. */
+const noFrame = "ether proto 0x88b6 and ether src 00:00:00:00:00:00";
+const leastBuffer = 1 << 16;
+/** Kept for ever, some hundred bytes each: the package leaves its poll in the event loop, wherever its memory has gone. */
+const used: InstanceType<typeof cap.Cap>[] = [];
 
 const broadcast = Uint8Array.of(0xff, 0xff, 0xff, 0xff, 0xff, 0xff);
 const allNodes = Uint8Array.of(0x33, 0x33, 0, 0, 0, 1);
@@ -79,16 +87,18 @@ function withChecksum(frame: Buffer): Buffer {
   return frame;
 }
 
-/** One uplink's announcer, opened in advance so that a takeover waits for nothing. */
+/** One uplink's announcer. A capture (package cap) is open only while it sends: one that is open sees every packet of the
+ * device, keeps it promiscuous, and aborts the process when somebody sets the device down. */
 export class Announcer {
-  private readonly sender = new cap.Cap();
   private readonly timers = new Set<NodeJS.Timeout>();
   private readonly announcements: Buffer[];
   private readonly probes: Buffer[];
 
-  constructor(device: string, mac: Uint8Array, addresses: string[]) {
-    // The filter lets nothing through that exists: this capture only sends.
-    this.sender.open(device, "ether proto 0x88b6 and ether src 00:00:00:00:00:00", 1 << 16, Buffer.alloc(64));
+  constructor(
+    private readonly device: string,
+    mac: Uint8Array,
+    addresses: string[],
+  ) {
     const parsed = addresses.map(parseIp);
     this.announcements = parsed.map(({ family, bytes }) =>
       family === 4 ? gratuitousArp(mac, bytes) : unsolicitedAdvertisement(mac, bytes),
@@ -120,19 +130,26 @@ export class Announcer {
     this.timers.clear();
   }
 
-  close(): void {
-    this.silence();
-    this.sender.close();
-  }
-
   private send(frames: readonly Buffer[]): void {
-    for (const frame of frames) {
+    // While the device is down nothing is to be said, or will be said again.
+    if (!native.links().some(({ name, up }) => name === this.device && up)) return;
+    // In one go: the event loop must not come to look at the capture.
+    expedited(() => {
+      const sender = new cap.Cap();
+      used.push(sender);
       try {
-        this.sender.send(frame, frame.length);
+        sender.open(this.device, noFrame, leastBuffer, Buffer.alloc(64));
       } catch {
-        // The gate has closed meanwhile (the kernel says ENOBUFS for what it drops at egress), or the device is down:
-        // nothing is to be said, or will be said again.
+        return; // the device has gone at this very moment
       }
-    }
+      for (const frame of frames) {
+        try {
+          sender.send(frame, frame.length);
+        } catch {
+          // The gate has closed meanwhile (the kernel says ENOBUFS for what it drops at egress).
+        }
+      }
+      sender.close();
+    });
   }
 }

@@ -4,7 +4,7 @@
 // What fails while it is being put up is undone; what was there before (another XDP program, an address) is left.
 
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, rmSync, statfsSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { type BpfObject, type LinkInfo, type MapInfo, type NativeError, native } from "../../addon/native.js";
@@ -14,6 +14,7 @@ import { errnoOf, sentenceOf, TandemError } from "../errors.js";
 import type { Mode } from "../role/role.js";
 import { formatMac, parseIp, parseMac } from "./addresses.js";
 import type { Claim } from "./claims.js";
+import { expedited } from "./expedited.js";
 
 const mapTypeArray = 2;
 const bpfFsMagic = 0xcafe4a11; // include/uapi/linux/magic.h
@@ -153,7 +154,7 @@ export class DataPlane {
   /** Looks the partner's link-layer address up again; true when it is known. */
   refreshPartner(): boolean {
     const partner = this.config.pair.routers[this.config.router === "a" ? "b" : "a"].mirror.address;
-    const hop = native.route(partner).gateway ?? partner;
+    const hop = native.route(partner)?.gateway ?? partner;
     const known = native.neighbour(this.mirror.ifindex, hop);
     if (known && known.mac.length === 6 && Buffer.compare(known.mac, this.partnerMac) !== 0) {
       this.partnerMac = Uint8Array.from(known.mac);
@@ -577,29 +578,6 @@ function detach(pins: string, links: LinkInfo[], virtualMac: string | undefined)
 function forwardingEntry(what: "replace" | "del", mac: string, device: string): void {
   const words = ["fdb", what, mac, "dev", device, "self", ...(what === "replace" ? ["permanent"] : [])];
   execFileSync("bridge", words, { stdio: ["ignore", "ignore", "pipe"] });
-}
-
-const rcuSwitch = "/sys/kernel/rcu_expedited";
-const rcuBefore = readIfThere(rcuSwitch);
-
-function readIfThere(file: string): string {
-  try {
-    return readFileSync(file, "utf8").trim();
-  } catch {
-    return "";
-  }
-}
-
-/** The kernel waits for all CPUs when an inner map is replaced: some 16 ms here, and 0.05 ms if told to hurry
- * (Documentation/admin-guide/kernel-parameters.txt, rcupdate.rcu_expedited). Where that is not allowed it just waits. */
-function expedited(action: () => void): void {
-  const hurry = rcuBefore === "0";
-  if (hurry) quietly(() => writeFileSync(rcuSwitch, "1"));
-  try {
-    action();
-  } finally {
-    if (hurry) quietly(() => writeFileSync(rcuSwitch, "0"));
-  }
 }
 
 /** What cannot be done there need not be: the thing is gone already, or the machine does not allow it. */

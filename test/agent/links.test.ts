@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import type { RouterName } from "../../src/lab/lab.js";
+import { devices, type RouterName } from "../../src/lab/lab.js";
 import { switchoverCommand } from "../../src/observe/commands.js";
 import { ask } from "../../src/observe/operator.js";
 import type { TakeoverReport } from "../../src/takeover/report.js";
@@ -104,6 +104,30 @@ describe("links cut and healed", { skip }, () => {
       await losesUplinks(duo, active, standby, { cut: () => lab.cut(active), heal: () => lab.heal(active) });
     }
   });
+
+  test("an administrator sets the active's uplink down: as when it has no carrier", async () => {
+    const { lab } = duo;
+    const set = (router: RouterName, state: "up" | "down") => () =>
+      lab.run(router, ["ip", "link", "set", devices.uplink, state]);
+    for (const [active, standby] of [
+      ["a", "b"],
+      ["b", "a"],
+    ] as const)
+      await losesUplinks(duo, active, standby, { cut: set(active, "down"), heal: set(active, "up") });
+  });
+
+  for (const router of ["a", "b"] as const)
+    test(`an administrator sets router ${router}'s mirror device down, and up again`, async () => {
+      const { lab, pair } = duo;
+      const sessions = await duo.openSessions("b");
+      await delay(200);
+      lab.run(router, ["ip", "link", "set", devices.mirror, "down"]);
+      await pair.untilRole("a", "solo");
+      await delay(1500);
+      lab.run(router, ["ip", "link", "set", devices.mirror, "up"]);
+      await duo.untilProtected("a", "b");
+      await sessions.assertExact();
+    });
 
   test("the mirror link is cut: the standby surrenders, the active goes on alone, and after the heal protects again", async () => {
     const { lab, pair } = duo;

@@ -33,6 +33,8 @@ import {
 const { v4, v6 } = addressPlan.service;
 /** All sessions are ready within that after everybody is back, ms. */
 const readyLimitMs = 40_000;
+/** The default; router b connects. */
+const controlPort = 7402;
 const program = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
 
 /** Who leaves: the router's power, its agent (by SIGKILL or in order), its applications. */
@@ -42,6 +44,9 @@ export type Step = { afterMs: number } & (
   | PeerCommand
   | { do: "impair"; lan: Impairment; mirror: Impairment | null }
   | { do: "standbyLeaves"; what: Loss; forMs: number }
+  /** The routers hear each other by the uplink only; and with both links whole what they say to each other is lost. */
+  | { do: "mirrorCut"; forMs: number }
+  | { do: "channelEnds" }
   /** The active dies, or is asked to hand over; at a moment when all sessions are ready, or at any. */
   | { do: "voiceMoves"; how: "power" | "agent" | "applications" | "switchover"; whenReady: boolean; forMs: number }
 );
@@ -75,9 +80,11 @@ export function drawSchedule(seed: number, moves = 3): Schedule {
     const dice = random();
     const afterMs = between(0, 700);
     if (dice < 0.2) return open();
-    if (dice < 0.45) return { do: "stall", share: random(), ms: between(200, 3000), afterMs };
-    if (dice < 0.6) return { do: "halfClose", share: random() * 0.5, afterMs };
-    if (dice < 0.8)
+    if (dice < 0.35) return { do: "stall", share: random(), ms: between(200, 3000), afterMs };
+    if (dice < 0.45) return { do: "halfClose", share: random() * 0.5, afterMs };
+    if (dice < 0.55) return { do: "mirrorCut", forMs: between(0, 3000), afterMs };
+    if (dice < 0.7) return { do: "channelEnds", afterMs };
+    if (dice < 0.85)
       return { do: "impair", lan: impairment(), mirror: mirror === "switch" ? impairment() : null, afterMs };
     const what = pick<Loss>("power", "agent", "agent, in order", "applications");
     return { do: "standbyLeaves", what, forMs: between(0, 1500), afterMs };
@@ -187,6 +194,15 @@ class ScheduleRun {
         break;
       case "standbyLeaves":
         await this.#standbyLeaves(what.what, what.forMs);
+        break;
+      case "mirrorCut":
+        await this.#untilProtected();
+        this.#lab.cut("mirror");
+        await delay(what.forMs);
+        this.#lab.heal("mirror");
+        break;
+      case "channelEnds":
+        this.#lab.run("b", ["ss", "-HtnK", "dport", "=", `:${controlPort}`]);
         break;
       case "voiceMoves":
         await this.#moveVoice(what, afterMs);
