@@ -163,7 +163,7 @@ export class HeldSessions {
         timestamps: null,
       };
       const towards = native.route(readKey(key).peerIp)?.ifindex;
-      const uplink = uplinks.find((each) => each === towards) ?? uplinks[0] ?? 0;
+      const uplink = towards !== undefined && uplinks.includes(towards) ? towards : (uplinks[0] ?? 0);
       native.injectFrames(uplink, [buildFrame(reset, noMac, noMac)], TD_MARK_INJECT);
     }
   }

@@ -289,8 +289,7 @@ export class Recorder {
   copied(key: Uint8Array, seq: number): void {
     const session = this.find(key);
     if (session === undefined || !session.tracked || session.closedAt !== 0) return;
-    this.#readTo(session, seq);
-    this.#changed(session);
+    if (this.#readTo(session, seq)) this.#changed(session);
   }
 
   /** The application on the active hands over. Null, or the name of the reason why it does not count. */
@@ -650,14 +649,16 @@ export class Recorder {
     this.#changed(session);
   }
 
-  #readTo(session: Session, seq: number): void {
-    if (!session.established) return;
+  /** False: that was known. */
+  #readTo(session: Session, seq: number): boolean {
+    if (!session.established) return false;
     // It counts a FIN that was read; and what is recorded is in the ring before the active can have it, so what is not
     // ingested is nobody's breach.
     const offset = Math.min(offsetOf(seq, session.firstIn, session.copied), session.input.end);
-    if (offset <= session.copied) return;
+    if (offset <= session.copied) return false;
     session.vouch(offset);
     session.copied = offset;
+    return true;
   }
 
   #tellJoin(session: Session): void {
