@@ -10,6 +10,7 @@ import { createInterface } from "node:readline";
 import { endpoint } from "../../src/observe/sessions.js";
 import { frame, grind, millStart, randomFrom } from "./mill.js";
 import {
+  endedFirst,
   type PeerCommand,
   type PeerEvent,
   peerCommand,
@@ -181,7 +182,7 @@ class Session {
     });
     this.socket.on("error", (error) => this.break(error.message));
     this.socket.on("end", () => {
-      const wrong = this.socket.writableEnded ? this.#expectation.end() : "the service ended first";
+      const wrong = this.socket.writableEnded ? this.#expectation.end() : endedFirst;
       if (wrong !== null) this.break(wrong);
     });
     this.done = new Promise((resolve) => {

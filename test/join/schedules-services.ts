@@ -21,6 +21,9 @@ export const peerCommand = z.discriminatedUnion("do", [
 ]);
 export type PeerCommand = z.infer<typeof peerCommand>;
 
+/** What a peer says that has read an end before its own: the service's, or what is left of a reset. */
+export const endedFirst = "the service ended first";
+
 export const scheduleSession = z.object({
   service,
   /** The peer's address and port. */
