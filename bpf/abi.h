@@ -348,6 +348,7 @@ enum td_reason {
 	TD_DROP_RST_QUARANTINE = 50, /* a reset nobody meant, shortly after a takeover or crash */
 	TD_DROP_UPLINK_UNKNOWN = 51,
 	TD_DROP_ENCAPSULATE = 52, /* the kernel refused to make room for headers, or to change them */
+	TD_DROP_SOCKET_GONE = 53, /* from a socket that has ended while the segment waited to leave */
 	TD_REASON_MAX = 64,
 };
 

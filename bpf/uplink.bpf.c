@@ -250,6 +250,19 @@ static __always_inline struct bpf_sock *sender_of(struct __sk_buff *skb, const s
 	return sk;
 }
 
+/* A segment waits for its next hop's link-layer address, which a fenced router does not ask for; its socket is ended
+ * meanwhile, and the gate opens. What it says is of an earlier epoch. (Of an ended socket the ports are gone, tcp_done in
+ * net/ipv4/tcp.c; that it is no control socket its type says.) A reset is what ended sockets may send. */
+static __always_inline bool outlived_its_socket(struct __sk_buff *skb, const struct td_packet *packet)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk || packet->tcp_flags & TD_TCP_RST)
+		return false;
+	sk = bpf_sk_fullsock(sk);
+	return sk && sk->type == SOCK_STREAM && sk->protocol == IPPROTO_TCP && sk->state == BPF_TCP_CLOSE;
+}
+
 /* As far as a packet can come: a peer with GTSM (RFC 5082) accepts nothing less, and a stack without the socket does not
  * know what its application had set. */
 static __always_inline bool raise_hop_limit(struct __sk_buff *skb, const struct td_packet *packet)
@@ -374,6 +387,9 @@ int tc_uplink_out(struct __sk_buff *skb)
 		return td_verdict(TD_DROP_ENCAPSULATE, length, TC_ACT_SHOT);
 	if (class != TD_CLASS_SEGMENT)
 		return td_verdict(TD_PASS_OTHER, length, TC_ACT_OK);
+
+	if (outlived_its_socket(skb, &packet))
+		return td_verdict(TD_DROP_SOCKET_GONE, length, TC_ACT_SHOT);
 
 	/* The stamp. A socket that is still connecting has read and received nothing that could be meant. */
 	sk = sender_of(skb, &packet);
