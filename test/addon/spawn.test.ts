@@ -1,7 +1,6 @@
 // A program with a descriptor as its standard input and output: what it gets, and what is left of it.
 
 import assert from "node:assert/strict";
-import { once } from "node:events";
 import net from "node:net";
 import { setPriority } from "node:os";
 import test from "node:test";
@@ -22,8 +21,11 @@ async function runScript(script: string, environment: string[], input = ""): Pro
   });
   // It has to wait for its input.
   if (input !== "") await delay(200);
+  // It may have closed its end by now.
+  socket.on("error", () => {});
+  const closed = new Promise((resolve) => socket.once("close", resolve));
   socket.end(input);
-  await once(socket, "close");
+  await closed;
   return { output, pid };
 }
 
