@@ -227,16 +227,22 @@ static __always_inline int reflect_skb(struct __sk_buff *skb, const struct td_pa
 	return bpf_redirect(mirror->ifindex, 0);
 }
 
-/* The full TCP socket that sent this packet, or NULL. Resets and answers in TIME_WAIT may carry a control socket of
- * the stack, so the tuple has to be the packet's. */
-static __always_inline struct bpf_sock *sender_of(struct __sk_buff *skb, const struct td_packet *packet)
+/* The full TCP socket that a packet carries, or NULL; no control socket of the stack, by its type. */
+static __always_inline struct bpf_sock *tcp_socket_of(struct __sk_buff *skb)
 {
 	struct bpf_sock *sk = skb->sk;
 
 	if (!sk)
 		return NULL;
 	sk = bpf_sk_fullsock(sk);
-	if (!sk || sk->type != SOCK_STREAM || sk->protocol != IPPROTO_TCP || sk->state == BPF_TCP_LISTEN)
+	return sk && sk->type == SOCK_STREAM && sk->protocol == IPPROTO_TCP ? sk : NULL;
+}
+
+/* That socket if it sent this packet, or NULL. Resets and answers in TIME_WAIT may carry another one, so the tuple has to
+ * be the packet's. */
+static __always_inline struct bpf_sock *sender_of(struct bpf_sock *sk, const struct td_packet *packet)
+{
+	if (!sk || sk->state == BPF_TCP_LISTEN)
 		return NULL;
 	if (sk->src_port != bpf_ntohs(packet->source_port) || sk->dst_port != packet->destination_port)
 		return NULL;
@@ -251,16 +257,11 @@ static __always_inline struct bpf_sock *sender_of(struct __sk_buff *skb, const s
 }
 
 /* A segment waits for its next hop's link-layer address, which a fenced router does not ask for; its socket is ended
- * meanwhile, and the gate opens. What it says is of an earlier epoch. (Of an ended socket the ports are gone, tcp_done in
- * net/ipv4/tcp.c; that it is no control socket its type says.) A reset is what ended sockets may send. */
-static __always_inline bool outlived_its_socket(struct __sk_buff *skb, const struct td_packet *packet)
+ * meanwhile, and the gate opens. What it says is of an earlier epoch. (Of an ended socket the ports are gone: tcp_done in
+ * net/ipv4/tcp.c.) A reset is what ended sockets may send. */
+static __always_inline bool outlived_its_socket(const struct bpf_sock *sk, const struct td_packet *packet)
 {
-	struct bpf_sock *sk = skb->sk;
-
-	if (!sk || packet->tcp_flags & TD_TCP_RST)
-		return false;
-	sk = bpf_sk_fullsock(sk);
-	return sk && sk->type == SOCK_STREAM && sk->protocol == IPPROTO_TCP && sk->state == BPF_TCP_CLOSE;
+	return sk && sk->state == BPF_TCP_CLOSE && !(packet->tcp_flags & TD_TCP_RST);
 }
 
 /* As far as a packet can come: a peer with GTSM (RFC 5082) accepts nothing less, and a stack without the socket does not
@@ -388,11 +389,12 @@ int tc_uplink_out(struct __sk_buff *skb)
 	if (class != TD_CLASS_SEGMENT)
 		return td_verdict(TD_PASS_OTHER, length, TC_ACT_OK);
 
-	if (outlived_its_socket(skb, &packet))
+	sk = tcp_socket_of(skb);
+	if (outlived_its_socket(sk, &packet))
 		return td_verdict(TD_DROP_SOCKET_GONE, length, TC_ACT_SHOT);
 
 	/* The stamp. A socket that is still connecting has read and received nothing that could be meant. */
-	sk = sender_of(skb, &packet);
+	sk = sender_of(sk, &packet);
 	if (sk && sk->state != BPF_TCP_SYN_SENT) {
 		alive = sk->state == BPF_TCP_ESTABLISHED || sk->state == BPF_TCP_CLOSE_WAIT;
 		tcp = bpf_skc_to_tcp_sock(sk);

@@ -13,6 +13,8 @@ import { addressPlan, devices, type Lab, type RouterName } from "./lab.js";
 import type { LabProcess } from "./namespaces.js";
 
 export const labPorts = { web: 8080, echo: 8081 } as const;
+/** The configuration's default. */
+const controlPort = 7402;
 
 const program = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
 
@@ -106,6 +108,11 @@ export class RouterPair {
     ]);
     this.servers[router] = server;
     await this.until(`the server on ${router} listens`, () => server.stdout().includes("listening"));
+  }
+
+  /** What the routers say to each other last is lost; router b connects anew. False: there was no connection. */
+  endControlChannel(): boolean {
+    return this.lab.run("b", ["ss", "-HtnK", "dport", "=", `:${controlPort}`]).includes(`:${controlPort}`);
   }
 
   status(router: RouterName): Promise<AgentStatus> {

@@ -34,8 +34,6 @@ import {
 const { v4, v6 } = addressPlan.service;
 /** All sessions are ready within that after everybody is back, ms. */
 const readyLimitMs = 40_000;
-/** The default; router b connects. */
-const controlPort = 7402;
 const program = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
 
 /** Who leaves: the router's power, its agent (by SIGKILL or in order), its applications. */
@@ -206,7 +204,7 @@ class ScheduleRun {
         this.#lab.heal("mirror");
         break;
       case "channelEnds":
-        this.#lab.run("b", ["ss", "-HtnK", "dport", "=", `:${controlPort}`]);
+        this.#pair.endControlChannel();
         break;
       case "voiceMoves":
         await this.#moveVoice(what, afterMs);
